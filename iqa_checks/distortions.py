@@ -349,7 +349,7 @@ def color_quantization(x: Floats, colors: float, _: Generator) -> Floats:
 
 
 def color_saturation_hsv(x: Floats, gain: float, _: Generator) -> Floats:
-    """07: S of HSV times `gain`, in closed form; a negative gain gives the opposite hue, above 1."""
+    """07: S of HSV times `gain`, in closed form; gain < 0: the opposite hue, above 1."""
     value = x.max(axis=2, keepdims=True)
     return cast(Floats, value - gain * (value - x))
 
@@ -365,7 +365,7 @@ def color_saturation_lab(x: Floats, gain: float, _: Generator) -> Floats:
 
 
 def jpeg2000(x: Floats, ratio: float, _: Generator) -> Floats:
-    """09: JPEG 2000 with the irreversible 9/7 wavelet at compression `ratio` to 1 (24 bpp / ratio)."""
+    """09: JPEG 2000 with the irreversible 9/7 wavelet at 24 / ratio bits per pixel."""
     settings = {"quality_mode": "rates", "quality_layers": [ratio], "irreversible": True}
     return _recoded(x, "JPEG2000", settings)
 

@@ -1,0 +1,169 @@
+"""Every model behind one protocol: a prompt goes in, a reply comes out.
+
+``--model`` takes a name of ``models.yaml``, ``openai:ID`` for any other model of an
+OpenAI-compatible endpoint, or a simulated observer with parameters
+(``observer:noise=5,lapse=0.1``). To add a model, add a line to ``models.yaml``; to add a provider,
+write a `Backend` in a file of its own and add it to `PROVIDERS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any, Protocol
+
+from iqa_checks.errors import UsageError, known_names
+from iqa_checks.prompts import Prompt
+from iqa_checks.replies import Reply
+
+
+class Backend(Protocol):
+    """What the broker needs of a model.
+
+    ``fingerprint`` says which model answers, whatever URL or port it is reached at; with the
+    prompt and its parameters it makes the key of a request. ``paid`` models are announced before
+    they are asked.
+    """
+
+    fingerprint: str
+    paid: bool
+
+    async def ask(self, prompt: Prompt) -> Reply:
+        """Answer one prompt.
+
+        Raises `TryAgain` for what may pass, `RequestFailed` for a request that never will, and
+        `EndpointError` for an endpoint that refuses all requests.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class TryAgain(Exception):
+    """A failure that may pass: rate limit, server error, reset, stall, malformed body.
+
+    ``after_s`` is the wait that the endpoint asked for, in seconds; ``throttled`` says that it
+    wants fewer requests at once.
+    """
+
+    def __init__(self, reason: str, *, after_s: float | None = None, throttled: bool = False):
+        super().__init__(reason)
+        self.after_s = after_s
+        self.throttled = throttled
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How an endpoint is reached: nothing here may change an answer, so no key depends on it."""
+
+    base_urls: tuple[str, ...] = ()
+    api_key_env: str = "OPENAI_API_KEY"
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model by name, with the parameters that change its answers."""
+
+    name: str
+    provider: str
+    model: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    api_key_env: str = "OPENAI_API_KEY"
+    base_url: str = ""
+    note: str = ""
+
+
+def find_model(text: str) -> ModelSpec:
+    """Read ``--model``: a registry name, ``openai:ID``, or a simulated observer.
+
+    Raises `UsageError` for an unknown name (listing the known) or unreadable parameters.
+    """
+    name, _, rest = text.partition(":")
+    if name == "openai":
+        if not rest:
+            raise UsageError("--model openai:ID needs the id of a model, as in openai:gpt-4o")
+        return ModelSpec(text, "openai", rest, {"temperature": 0})
+    if name in SIMULATED:
+        return ModelSpec(text, name, name, _parameters(rest, text))
+    registry = load_models()
+    if text not in registry:
+        raise known_names("model", text, [*registry, *SIMULATED, "openai:ID"])
+    return registry[text]
+
+
+@cache
+def load_models() -> dict[str, ModelSpec]:
+    """The models of ``models.yaml``, by name."""
+    import yaml
+
+    text = resources.files(__package__).joinpath("models.yaml").read_text(encoding="utf-8")
+    return {name: ModelSpec(name, **line) for name, line in yaml.safe_load(text).items()}
+
+
+def open_backend(spec: ModelSpec, access: Access) -> Backend:
+    """Make the backend of a model; nothing is sent and no weights are loaded yet."""
+    return PROVIDERS[spec.provider](spec, access)
+
+
+def request_of(prompt: Prompt, fingerprint: str) -> dict[str, Any]:
+    """The frozen request: everything that decides an answer, with images by hash."""
+    return {
+        "model": fingerprint,
+        "template": prompt.template,
+        "text_sha256": hashlib.sha256(prompt.text.encode()).hexdigest(),
+        "images": [[image.sha256, image.mime] for image in prompt.images],
+        "max_tokens": prompt.max_tokens,
+        "repeat": prompt.repeat,
+    }
+
+
+def key_of(request: dict[str, Any]) -> str:
+    """SHA-256 of a frozen request's canonical JSON.
+
+    The template's name is left out: the same words about the same images are the same question.
+    """
+    frozen = {name: value for name, value in request.items() if name != "template"}
+    return hashlib.sha256(
+        json.dumps(frozen, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
+
+
+def _parameters(text: str, spec: str) -> dict[str, Any]:
+    """Read ``noise=5,lapse=0.1``."""
+    parameters: dict[str, Any] = {}
+    for item in filter(None, text.split(",")):
+        name, equals, value = item.partition("=")
+        try:
+            parameters[name.strip()] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UsageError(
+                f"--model {spec}: {item!r} must read NAME=NUMBER, as in observer:noise=5,lapse=0.1"
+            )
+    return parameters
+
+
+def _open_openai(spec: ModelSpec, access: Access) -> Backend:
+    from iqa_checks.models.openai_chat import OpenAIChat
+
+    return OpenAIChat(spec, access)
+
+
+def _open_observer(spec: ModelSpec, access: Access) -> Backend:
+    from iqa_checks.models.observer import InProcessObserver
+
+    return InProcessObserver(spec)
+
+
+SIMULATED = ("observer", "random")
+PROVIDERS: dict[str, Callable[[ModelSpec, Access], Backend]] = {
+    "openai": _open_openai,
+    "observer": _open_observer,
+    "random": _open_observer,
+}
