@@ -231,8 +231,8 @@ def _rgb(lab: Floats) -> Floats:
     ratio = np.where(f > 6 / 29, f * f * f, (f - 4 / 29) * 3 * (6 / 29) ** 2)
     # Clipping before the monotone transfer curve equals clipping after it and avoids NaN.
     linear = np.clip(ratio @ np.linalg.inv(_XYZ_FROM_RGB / _WHITE[:, None]).T, 0.0, 1.0)
-    curved = 1.055 * linear ** (1 / 2.4) - 0.055
-    return np.clip(np.where(linear <= 0.0031308, 12.92 * linear, curved), 0.0, 1.0)
+    curved = 1.055 * np.power(linear, 1 / 2.4) - 0.055
+    return cast(Floats, np.clip(np.where(linear <= 0.0031308, 12.92 * linear, curved), 0.0, 1.0))
 
 
 def _parabola(x: Floats, middle: float) -> Floats:
@@ -265,7 +265,8 @@ def _disk_kernel(radius: int) -> Floats:
     wide, high = np.meshgrid(span, span)
 
     def half_chords(t: Floats) -> Floats:  # integral of sqrt(r^2 - t^2) from 0
-        return (t * np.sqrt(radius**2 - t**2) + radius**2 * np.arcsin(t / radius)) / 2
+        area = t * np.sqrt(radius * radius - t * t) + radius * radius * np.arcsin(t / radius)
+        return cast(Floats, area / 2)
 
     # Area of the disk inside [0, wide] x [0, high]: a rectangle until the arc comes below `high`.
     meet = np.minimum(wide, np.sqrt(radius**2 - high**2))
@@ -538,8 +539,9 @@ def pixelate(x: Floats, amount: float, _: Generator) -> Floats:
 
 def _coarse_index(side: int, small: int) -> NDArray[np.intp]:
     """Where each pixel of a line of `side` comes from after a trip through `small` pixels."""
-    down = ((np.arange(small) + 0.5) * (side / small)).astype(np.intp)
-    up = ((np.arange(side) + 0.5) * (small / side)).astype(np.intp)
+    # Pixel centres in whole numbers: in floats, centres that fall on a border go either way.
+    down = (2 * np.arange(small) + 1) * side // (2 * small)
+    up = (2 * np.arange(side) + 1) * small // (2 * side)
     return down[up]
 
 
