@@ -336,7 +336,7 @@ def color_quantization(x: Floats, colors: float, _: Generator) -> Floats:
     """06: a palette of `colors` entries with Floyd-Steinberg dithering.
 
     MATLAB builds a minimum-variance palette; median cut refined by k-means is Pillow's nearest
-    (half the squared error of median cut alone).
+    (20 to 55 % less squared error than median cut alone on three photographs).
     """
     from PIL import Image
 
