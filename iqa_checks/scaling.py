@@ -44,6 +44,7 @@ _OUTCOME_WORDS = {"first": 1.0, "second": 0.0, "comparable": 0.5}
 # Up to this many stimuli a dense Cholesky step is cheaper than conjugate gradients.
 _DENSE_LIMIT = 200
 _MAX_NEWTON_STEPS = 100
+_MAX_POWER_ITERATIONS = 10_000
 _POSITION_BIAS_LIMIT = 2.0
 
 
@@ -171,7 +172,7 @@ class Comparisons:
     def matrix(self) -> FloatArray:
         """The dense (M, M) preference matrix of Eq. 1 of Wu et al. 2024."""
         cells = self.winner * self.n_stimuli + self.loser
-        dense = np.bincount(cells, self.weight, minlength=self.n_stimuli**2)
+        dense = _sums(cells, self.weight, self.n_stimuli**2)
         return dense.reshape(self.n_stimuli, self.n_stimuli)
 
 
@@ -364,7 +365,7 @@ class _Posterior:
     def _to_unknowns(self, per_edge: FloatArray) -> FloatArray:
         """Sum (E,) edge terms into the unknowns: + for the winner, - for the loser."""
         edges, n = self.edges, self.edges.n_stimuli
-        total = np.bincount(edges.winner, per_edge, n) - np.bincount(edges.loser, per_edge, n)
+        total = _sums(edges.winner, per_edge, n) - _sums(edges.loser, per_edge, n)
         if self.position is None:
             return total
         return np.append(total, self.position @ per_edge)
@@ -376,18 +377,14 @@ class _Posterior:
         row = self._to_unknowns(self.position * curvature)
         return row[:-1], float(np.square(self.position) @ curvature)
 
-    def _degrees(self, curvature: FloatArray) -> FloatArray:
-        edges, n = self.edges, self.edges.n_stimuli
-        return np.bincount(edges.winner, curvature, n) + np.bincount(edges.loser, curvature, n)
-
     def _cholesky_step(self, gradient: FloatArray, curvature: FloatArray) -> FloatArray:
         from scipy.linalg import cho_factor, cho_solve
 
         edges, n = self.edges, self.edges.n_stimuli
-        couplings = np.bincount(edges.winner * n + edges.loser, curvature, n * n).reshape(n, n)
+        couplings = _sums(edges.winner * n + edges.loser, curvature, n * n).reshape(n, n)
         hessian = np.diag(self.precision)
         hessian[:n, :n] -= couplings + couplings.T
-        hessian[range(n), range(n)] += self._degrees(curvature)
+        hessian[range(n), range(n)] += _degrees(self.edges, curvature)
         if self.position is not None:
             row, corner = self._border(curvature)
             hessian[n, :n] = hessian[:n, n] = row
@@ -401,7 +398,7 @@ class _Posterior:
     ) -> FloatArray:
         n = self.edges.n_stimuli
         diagonal = self.precision.copy()
-        diagonal[:n] += self._degrees(curvature)
+        diagonal[:n] += _degrees(self.edges, curvature)
         forward, backward = _edge_matrices(self.edges, curvature)
         row, corner = self._border(curvature)
         diagonal[n:] += corner
@@ -531,8 +528,7 @@ def _posterior_mode(
 
 def _gradient_tolerance(edges: Comparisons) -> float:
     """Rounding error of the gradient grows with the weight that meets in one stimulus."""
-    n = edges.n_stimuli
-    degree = np.bincount(edges.winner, edges.weight, n) + np.bincount(edges.loser, edges.weight, n)
+    degree = _degrees(edges, edges.weight)
     return max(1e-9, 64 * float(np.finfo(float).eps) * float(np.max(degree, initial=0.0)))
 
 
@@ -572,9 +568,9 @@ def thurstone_mosteller(
     played = pairs.first_wins + pairs.second_wins
     target = played * ndtri((pairs.first_wins + 0.5) / (played + 1))
     n = edges.n_stimuli
-    right = np.bincount(pairs.first, target, n) - np.bincount(pairs.second, target, n)
-    coupling = _symmetric(pairs, played, n)
-    degree = np.bincount(pairs.first, played, n) + np.bincount(pairs.second, played, n)
+    right = _sums(pairs.first, target, n) - _sums(pairs.second, target, n)
+    coupling = _sparse(pairs, played, played, n)
+    degree = _sums(pairs.first, played, n) + _sums(pairs.second, played, n)
 
     def times(x: FloatArray) -> FloatArray:
         product: FloatArray = degree * x - coupling @ x
@@ -614,17 +610,7 @@ def perron_frobenius(
     pairs = _pairs(edges)
     credit = _keener_credit(pairs, n)
     labels, n_components = _components(edges)
-    log_vector = np.zeros(n)
-    change, n_iter = 0.0, 0
-    for n_iter in range(1, 10_001):
-        vector = np.exp(log_vector)
-        # Adding the vector itself keeps the iteration from oscillating on bipartite graphs.
-        updated = np.log(credit @ vector + 0.5 * vector)
-        updated = _centred(updated, labels, n_components)
-        change = float(np.max(np.abs(updated - log_vector), initial=0.0))
-        log_vector = updated
-        if change <= 1e-12:
-            break
+    log_vector, change, n_iter = _perron_vector(credit, labels, n_components)
     warnings = _order_ignored(position_bias, "perron_frobenius")
     converged = change <= 1e-9
     if not converged:
@@ -632,6 +618,23 @@ def perron_frobenius(
     return _quality_scale(
         edges, log_vector, grad_norm=change, n_iter=n_iter, converged=converged, warnings=warnings
     )
+
+
+def _perron_vector(
+    credit: Any, labels: IntArray, n_components: int
+) -> tuple[FloatArray, float, int]:
+    """Log Perron vector of each component by power iteration; last change, and iterations."""
+    log_vector = np.zeros(len(labels))
+    change = 0.0
+    for n_iter in range(1, _MAX_POWER_ITERATIONS + 1):
+        vector = np.exp(log_vector)
+        # Adding the vector itself keeps the iteration from oscillating on bipartite graphs.
+        updated = _centred(np.log(credit @ vector + 0.5 * vector), labels, n_components)
+        change = float(np.max(np.abs(updated - log_vector), initial=0.0))
+        log_vector = updated
+        if change <= 1e-12:
+            return log_vector, change, n_iter
+    return log_vector, change, _MAX_POWER_ITERATIONS
 
 
 def elo(
@@ -713,13 +716,9 @@ def _pairs(edges: Comparisons) -> _Pairs:
     return _Pairs(
         key // max(edges.n_stimuli, 1),
         key % max(edges.n_stimuli, 1),
-        np.bincount(slot, edges.weight * by_low, len(key)),
-        np.bincount(slot, edges.weight * ~by_low, len(key)),
+        _sums(slot, edges.weight * by_low, len(key)),
+        _sums(slot, edges.weight * ~by_low, len(key)),
     )
-
-
-def _symmetric(pairs: _Pairs, values: FloatArray, n: int) -> Any:
-    return _sparse(pairs, values, values, n)
 
 
 def _sparse(pairs: _Pairs, to_first: FloatArray, to_second: FloatArray, n: int) -> Any:
@@ -735,7 +734,7 @@ def _sparse(pairs: _Pairs, to_first: FloatArray, to_second: FloatArray, n: int) 
 def _keener_credit(pairs: _Pairs, n: int) -> Any:
     """Row i: smoothed win rates of i, weighted by comparisons and divided by their number."""
     played = pairs.first_wins + pairs.second_wins
-    degree = np.bincount(pairs.first, played, n) + np.bincount(pairs.second, played, n)
+    degree = _sums(pairs.first, played, n) + _sums(pairs.second, played, n)
     share = played / (played + 2)
     return _sparse(
         pairs,
@@ -802,9 +801,20 @@ def _component_warnings(labels: IntArray, n_components: int) -> list[str]:
 def _centred(scores: FloatArray, labels: IntArray, n_components: int) -> FloatArray:
     """Subtract each component's mean; exact zeros for stimuli alone in theirs."""
     sizes = np.bincount(labels, minlength=n_components)
-    means = np.bincount(labels, scores, n_components) / np.maximum(sizes, 1)
+    means = _sums(labels, scores, n_components) / np.maximum(sizes, 1)
     centred: FloatArray = scores - means[labels]
     return centred
+
+
+def _sums(index: IntArray, values: FloatArray, n: int) -> FloatArray:
+    """Sum of `values` at each index 0 .. n - 1."""
+    return np.bincount(index, values, n).astype(np.float64, copy=False)
+
+
+def _degrees(edges: Comparisons, values: FloatArray) -> FloatArray:
+    """Sum of the edge `values` that meet in each stimulus."""
+    n = edges.n_stimuli
+    return _sums(edges.winner, values, n) + _sums(edges.loser, values, n)
 
 
 def _as_comparisons(comparisons: Comparisons | ArrayLike) -> Comparisons:
