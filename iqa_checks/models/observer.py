@@ -1,0 +1,222 @@
+"""Simulated observers: they look at the images they are sent and reply in words, as models do.
+
+An observer reads its task from the prompt's text alone (the image key and the form of the answer),
+decodes the bytes it got, computes one statistic per stimulus, and adds what real observers have:
+internal noise, a threshold below which two stimuli look comparable, a position bias and lapses.
+It is a known quantity for testing the pipeline and its statistics, not a model of human vision.
+
+    observer:noise=5,tie=4,bias=0,lapse=0.01,seed=0
+
+``noise``, ``tie`` and ``bias`` are in points of perceived quality (0..100): the SD of the noise,
+the difference that still looks comparable, and what the first of a pair gains. ``lapse`` is the
+share of trials that get a refusal. `random` gives valid answers at random, in the same wording.
+
+The same question gets the same answer, in process and over HTTP, in any order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from iqa_checks.errors import UsageError
+from iqa_checks.models import ModelSpec
+from iqa_checks.prompts import Prompt
+from iqa_checks.replies import Reply
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_KEY = re.compile(r"image (\d+) is ([^;.]+)")
+_REFUSALS = (
+    "I'm sorry, but I can't help with assessing these images.",
+    "As an AI, I am unable to view images directly.",
+    "I cannot determine the quality from what I see.",
+)
+_PHRASES = {
+    "rating": ("Score: {}", "score: {}", "**Score:** {}", "The quality is fair.\nScore: {}/100"),
+    "preference": ("Answer: {}", "answer: {}", "**Answer:** {}", "I compared both.\nAnswer: {}."),
+    "ranking": ("Ranks: {}", "ranks: {}", "**Ranks:** {}", "I looked at all.\nRanks: {}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Parameters of a simulated observer; see the module's description for units."""
+
+    noise: float = 5.0
+    tie: float = 3.0
+    bias: float = 0.0
+    lapse: float = 0.0
+    seed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a prompt asks: the answer's form, and for each stimulus its images.
+
+    ``stimuli`` holds one tuple of image positions per stimulus, reference first where there is
+    one; ``same_scene`` pairs are compared by colour.
+    """
+
+    answer: str
+    stimuli: tuple[tuple[int, ...], ...]
+    color: bool
+
+
+class Observer:
+    """Replies to (text, images); pure but for a memory of statistics by image hash."""
+
+    def __init__(self, traits: Traits, *, random: bool = False) -> None:
+        self.traits = traits
+        self._random = random
+        self._quality: dict[tuple[str, ...], float] = {}
+
+    def reply(self, text: str, images: Sequence[bytes], *, repeat: int = 0) -> str:
+        """One reply. ``images`` are the encoded files, in order; ``repeat`` draws noise anew."""
+        hashes = [hashlib.sha256(data).hexdigest() for data in images]
+        task = read_task(text, len(images))
+        if task is None:
+            return "I cannot tell what I am asked to do with these images."
+        draw = _rng(self.traits, text, hashes, repeat)
+        if draw.random() < self.traits.lapse:
+            return str(draw.choice(_REFUSALS))
+        perceived = [self._perceive(group, images, hashes, task, draw) for group in task.stimuli]
+        answer = _ANSWERS[task.answer](perceived, self.traits, draw)
+        return str(draw.choice(_PHRASES[task.answer])).format(answer)
+
+    def _perceive(
+        self,
+        group: tuple[int, ...],
+        images: Sequence[bytes],
+        hashes: Sequence[str],
+        task: Task,
+        draw: np.random.Generator,
+    ) -> float:
+        if self._random:
+            return float(draw.uniform(0, 100))
+        key = tuple(hashes[k] for k in group)
+        if key not in self._quality:
+            decoded = [decode(images[k]) for k in group]
+            self._quality[key] = _quality(decoded, color=task.color)
+        return self._quality[key] + float(draw.normal(0, self.traits.noise))
+
+
+class InProcessObserver:
+    """Backend for `Observer`: reads the same bytes that an endpoint would be sent."""
+
+    paid = False
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._observer = make_observer(spec)
+        parameters = sorted(spec.parameters.items())
+        self.fingerprint = json.dumps(["simulated", spec.model, parameters])
+
+    async def ask(self, prompt: Prompt) -> Reply:
+        started = time.perf_counter()
+        text = await asyncio.to_thread(self._reply, prompt)
+        return Reply(
+            text, served_model="simulated", latency_s=time.perf_counter() - started,
+            created_at=time.time(),
+        )  # fmt: skip
+
+    def _reply(self, prompt: Prompt) -> str:
+        images = [image.path.read_bytes() for image in prompt.images]
+        return self._observer.reply(prompt.text, images, repeat=prompt.repeat)
+
+    async def close(self) -> None:
+        return None
+
+
+def make_observer(spec: ModelSpec) -> Observer:
+    """An observer from a model spec; an unknown parameter is a `UsageError` that lists them."""
+    known = {field.name for field in fields(Traits)}
+    for name, value in spec.parameters.items():
+        if name not in known:
+            raise UsageError(f"{spec.name}: no parameter {name!r}; known: {', '.join(known)}")
+        if not 0 <= value < float("inf") and name != "bias":
+            raise UsageError(f"{spec.name}: {name}={value:g} must be a number >= 0")
+    return Observer(Traits(**spec.parameters), random=spec.model == "random")
+
+
+def read_task(text: str, n_images: int) -> Task | None:
+    """Read a prompt as a stranger would; None when it does not say what to do.
+
+    Relies on the two parts that every template must have: the image key and the answer's form.
+    """
+    roles = {int(k): role.strip() for k, role in _KEY.findall(text)}
+    answer = next(
+        (a for word, a in _FORMS.items() if re.search(rf"^{word}: ", text, re.MULTILINE)), None
+    )
+    if answer is None or sorted(roles) != list(range(1, n_images + 1)):
+        return None
+    tests = {k - 1: role for k, role in roles.items() if "test" in role}
+    pairs: dict[str, list[int]] = {}
+    for k, role in tests.items():
+        pairs.setdefault(role.partition(" of ")[2] or role, []).append(k)
+    color = any("photograph of" in role for role in tests.values())
+    reference = [k - 1 for k, role in roles.items() if role == "the reference"]
+    return Task(answer, tuple(tuple(reference + group) for group in pairs.values()), color)
+
+
+def decode(data: bytes) -> NDArray[np.float32]:
+    """An encoded image as RGB in [0, 1], shape (H, W, 3)."""
+    import numpy as np
+    import PIL.Image
+
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+
+
+def _quality(images: Sequence[NDArray[np.float32]], *, color: bool) -> float:
+    from iqa_checks.models import statistics
+
+    if color:
+        return statistics.color_likeness(images[0], images[1])
+    if len(images) == 2:
+        return statistics.full_reference_quality(images[0], images[1])
+    return statistics.no_reference_quality(images[0])
+
+
+def _rng(traits: Traits, text: str, hashes: Sequence[str], repeat: int) -> np.random.Generator:
+    from iqa_checks.protocols import rng
+
+    return rng("observer", traits, text, *hashes, repeat)
+
+
+def _rate(perceived: Sequence[float], _traits: Traits, _draw: Any) -> str:
+    return str(round(min(100.0, max(0.0, perceived[0]))))
+
+
+def _prefer(perceived: Sequence[float], traits: Traits, draw: np.random.Generator) -> str:
+    gap = perceived[0] - perceived[1] + traits.bias
+    if abs(gap) < traits.tie:
+        return str(draw.choice(("comparable", "comparable quality")))
+    words = ("first", "the first image") if gap > 0 else ("second", "the second image")
+    return str(draw.choice(words))
+
+
+def _rank(perceived: Sequence[float], traits: Traits, _draw: Any) -> str:
+    """Ranks from 0; a stimulus within the tie threshold of the one below shares its rank."""
+    order = sorted(range(len(perceived)), key=lambda k: perceived[k])
+    ranks, rank = {order[0]: 0}, 0
+    for below, k in zip(order, order[1:], strict=False):
+        rank += perceived[k] - perceived[below] >= traits.tie
+        ranks[k] = rank
+    return ", ".join(f"{'ABCDEFGHIJ'[k]}={ranks[k]}" for k in range(len(perceived)))
+
+
+_FORMS = {"Score": "rating", "Answer": "preference", "Ranks": "ranking"}
+_ANSWERS: Mapping[str, Callable[[Sequence[float], Traits, Any], str]] = {
+    "rating": _rate,
+    "preference": _prefer,
+    "ranking": _rank,
+}
