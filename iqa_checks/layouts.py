@@ -1,0 +1,179 @@
+"""Readers of rating tables: from files on disk to `Rated` rows, one reader per layout.
+
+All input is untrusted: a table is read as UTF-8 text, every field is checked, and the first thing
+that is wrong is reported with its file, row, value and remedy.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from iqa_checks.errors import StimulusError
+from iqa_checks.stimuli import Polarity, Rated, StimulusSet, check_opinions, verify
+
+COLUMNS = ("image", "mos", "opinion_sd", "reference", "sha256")
+REQUIRED = ("image", "mos")
+MAX_TABLE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RatingTable:
+    """A table of one's own ratings, and how to read it.
+
+    ``columns`` maps our names (`COLUMNS`) to the file's. ``scale`` and ``polarity`` are taken from
+    header lines ("# scale: 1:5", "# polarity: lower_better") where not given.
+    """
+
+    path: Path
+    columns: Mapping[str, str]
+    scale: tuple[float, float] | None = None
+    polarity: Polarity | None = None
+
+
+def read_ratings(table: RatingTable) -> tuple[list[Rated], tuple[float, float], Polarity, str]:
+    """Rows, scale, polarity and a note on the scale; nothing but the table is opened.
+
+    Raises `StimulusError` naming file, row, value and remedy.
+    """
+    lines = _text(table.path).splitlines()
+    header = [line.lstrip("# ").partition(":") for line in lines if line.startswith("#")]
+    stated = {name.strip().lower(): value.strip() for name, _, value in header}
+    body = [(n, line) for n, line in enumerate(lines, start=1) if not line.startswith("#")]
+    rows = list(_rows(table, body))
+    if not rows:
+        raise StimulusError(f"{table.path}: no ratings; expected a header and one row per image")
+    polarity = table.polarity or _polarity(stated.get("polarity"), table)
+    scale = table.scale or (parse_scale(stated["scale"]) if "scale" in stated else None)
+    note = f"scale {scale[0]:g}..{scale[1]:g}" if scale else ""
+    if scale is None:
+        scale = (min(row.mos for row in rows), max(row.mos for row in rows))
+        note = f"scale not given: the data's own range {scale[0]:g}..{scale[1]:g}"
+        if scale[0] == scale[1]:
+            scale = (scale[0] - 1, scale[1] + 1)  # constant: refused below, with its own words
+    check_opinions(rows, scale, name=str(table.path))
+    return rows, scale, polarity, note
+
+
+def load_ratings(table: RatingTable) -> StimulusSet:
+    """The whole set of a table of one's own, every image verified."""
+    rows, scale, polarity, note = read_ratings(table)
+    return StimulusSet(
+        name=table.path.stem,
+        stimuli=verify(rows, name=str(table.path)),
+        scale=scale,
+        polarity=polarity,
+        opinion="MOS" if polarity == "higher_better" else "DMOS",
+        sd_kind="per_opinion" if rows[0].opinion_sd is not None else "none",
+        notes=(note,),
+    )
+
+
+def parse_scale(text: str) -> tuple[float, float]:
+    """Read "1:5" or "1..5"."""
+    parts = text.replace("..", ":").split(":")
+    try:
+        low, high = (float(part) for part in parts)
+    except ValueError:
+        raise StimulusError(
+            f"scale {text!r}: expected LOW:HIGH, as in 1:5 or 0:100"
+        ) from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise StimulusError(f"scale {text!r}: the low end must lie below the high end")
+    return low, high
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise StimulusError(f"{path} is over {MAX_TABLE_BYTES // 2**20} MiB: not a rating table")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise StimulusError(f"ratings table {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise StimulusError(
+            f"{path}, row {line}: not UTF-8 text (byte {error.object[error.start]:#04x}); "
+            "save the table as UTF-8"
+        ) from None
+
+
+def _polarity(stated: str | None, table: RatingTable) -> Polarity:
+    if stated is None:
+        if table.columns.get("mos", "mos").lower().startswith("dmos"):
+            raise StimulusError(
+                f"{table.path}: a column of DMOS does not say which end is good (KADID-10k's is "
+                "higher = better, LIVE's lower): give --iqa-polarity higher_better or lower_better"
+            )
+        return "higher_better"
+    if stated not in get_args(Polarity):
+        raise StimulusError(
+            f"{table.path}: polarity {stated!r}; expected higher_better or lower_better"
+        )
+    return cast(Polarity, stated)
+
+
+def _rows(table: RatingTable, body: list[tuple[int, str]]) -> Iterator[Rated]:
+    reader = csv.reader((line for _, line in body), strict=True)
+    numbers = iter([n for n, _ in body])
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        next(numbers, None)
+        where = _columns(table, names)
+        for fields, number in zip(reader, numbers, strict=False):
+            if not any(fields):
+                continue
+            at = f"{table.path}, row {number}"
+            if len(fields) != len(names):
+                raise StimulusError(f"{at}: {len(fields)} fields, but the header has {len(names)}")
+            yield _row(table, {name: fields[k].strip() for name, k in where.items()}, at)
+    except csv.Error as error:
+        raise StimulusError(f"{table.path}: not a CSV table ({error})") from None
+
+
+def _columns(table: RatingTable, names: list[str]) -> dict[str, int]:
+    """Where each of our columns stands in the file."""
+    where = {}
+    for ours in COLUMNS:
+        theirs = table.columns.get(ours, ours)
+        if theirs in names:
+            if names.count(theirs) > 1:
+                raise StimulusError(f"{table.path}: two columns are called {theirs!r}")
+            where[ours] = names.index(theirs)
+        elif ours in REQUIRED or ours in table.columns:
+            raise StimulusError(
+                f"{table.path}: no column {theirs!r}; it has {', '.join(names) or 'none'}. "
+                f"Rename it, or say which it is with --iqa-columns {ours}=NAME"
+            )
+    return where
+
+
+def _row(table: RatingTable, fields: Mapping[str, str], at: str) -> Rated:
+    if not fields["image"]:
+        raise StimulusError(f"{at}: no image is named")
+    folder = table.path.parent
+    reference = fields.get("reference")
+    sd = fields.get("opinion_sd")
+    return Rated(
+        path=folder / fields["image"],
+        mos=_number(fields["mos"], "score", at),
+        opinion_sd=_number(sd, "opinion SD", at) if sd else None,
+        reference=folder / reference if reference else None,
+        sha256=fields.get("sha256") or None,
+        row=at,
+    )
+
+
+def _number(text: str, what: str, at: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        hint = " (a decimal comma? write a point)" if "," in text else ""
+        raise StimulusError(f"{at}: {what} {text!r} is not a number{hint}") from None
+    if not math.isfinite(value):
+        raise StimulusError(f"{at}: {what} is {text}; remove the row or give its score")
+    return value
