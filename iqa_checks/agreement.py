@@ -44,10 +44,10 @@ Direction: TypeAlias = Literal["increasing", "decreasing", "free"]
 _MIN_LOGISTIC_POINTS = 5
 # Above this many stimuli, leaving one out keeps the fitted curve: by the envelope theorem the
 # refit changes the correlation only to second order, and n refits of n points cost too much.
-_REFIT_LIMIT = 1_000
-_MAX_FIT_STEPS = 60
-# Gain in explained variance below which a fit is finished: 1e-9 is 1e-9 / 2 in a PLCC near 1.
-_FIT_TOLERANCE = 1e-9
+_REFIT_LIMIT = 200
+_MAX_FIT_STEPS = 40
+# Gain in explained variance below which a fit is finished.
+_FIT_TOLERANCE = 1e-7
 # Elements of the largest temporary array, 16 MB as float64.
 _CHUNK = 2_000_000
 
@@ -249,7 +249,8 @@ def fit_logistic4(
     """
     measure = _measure("plcc", "logistic4", direction)
     x, y = _paired(scores, mos)
-    return _logistic_rows(measure.oriented(x)[None], y[None], measure.direction)[0][0]
+    mapped: FloatArray = _logistic_rows(measure.oriented(x)[None], y[None], direction)[0][0]
+    return mapped
 
 
 def rmse(
@@ -987,7 +988,7 @@ class _Report:
         units = len(left_out)
         z = np.array([_fisher_z(r, self.n) for r in left_out])
         error = float(np.sqrt((units - 1) / units * np.sum(np.square(z - z.mean()))))
-        reason = None
+        reason: str | None = None
         if error < 1e-9 or abs(value) > 1 - _nearest_below_one(self.n):
             error = max(error, 1 / float(np.sqrt(max(units - 3, 1))))
             reason = "leaving out shows no variation: standard error of Fisher's z used"
@@ -1005,8 +1006,8 @@ class _Report:
         if error < 1e-9:
             units = self.n if self.n_clusters is None else self.n_clusters
             error = 1 / float(np.sqrt(max(units - 3, 1)))
-            reason = "resampling shows no variation: standard error of Fisher's z used"
-            return self._on_fisher_z(value, error, None, reason)
+            none = "resampling shows no variation: standard error of Fisher's z used"
+            return self._on_fisher_z(value, error, None, none)
         tail = 0.5 * (1 - self.level)
         low, high = (float(q) for q in np.quantile(defined, (tail, 1 - tail)))
         return Correlation(value, low, high, self.level, self.n, self.n_clusters, error)
