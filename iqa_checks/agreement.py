@@ -249,6 +249,8 @@ def fit_logistic4(
     """
     measure = _measure("plcc", "logistic4", direction)
     x, y = _paired(scores, mos)
+    if len(x) == 0:
+        return x
     mapped: FloatArray = _logistic_rows(measure.oriented(x)[None], y[None], direction)[0][0]
     return mapped
 
@@ -553,10 +555,15 @@ def _row_ranks(rows: FloatArray) -> FloatArray:
 
 def _row_pearson(x: FloatArray, y: FloatArray) -> FloatArray:
     """(B,) Pearson correlations of rows; nan where one side is constant."""
-    x = x - x.mean(axis=1, keepdims=True)
-    y = y - y.mean(axis=1, keepdims=True)
+    x, y = _centred_rows(x), _centred_rows(y)
     product = np.einsum("ij,ij->i", np.broadcast_to(x, y.shape), y)
     return _ratio(product, np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y))
+
+
+def _centred_rows(rows: FloatArray) -> FloatArray:
+    """Rows minus their means; exact zeros for a constant row, whose mean may be rounded."""
+    varied = rows.max(axis=1, keepdims=True) > rows.min(axis=1, keepdims=True)
+    return (rows - rows.mean(axis=1, keepdims=True)) * varied
 
 
 def _ratio(product: FloatArray, square_x: FloatArray, square_y: FloatArray) -> FloatArray:
@@ -840,9 +847,10 @@ def _leave_one_out(measure: _Measure) -> Callable[[FloatArray, FloatArray], Floa
 def _leave_one_out_pearson(x: FloatArray, y: FloatArray) -> FloatArray:
     x, y = x - x.mean(), y - y.mean()
     factor = len(x) / (len(x) - 1)
-    return _ratio(
-        x @ y - factor * x * y, x @ x - factor * np.square(x), y @ y - factor * np.square(y)
-    )
+    squares = [v @ v - factor * np.square(v) for v in (x, y)]
+    # When the only different value leaves, a rounding error stays.
+    squares = [np.where(s > 1e-12 * s.max(), s, 0.0) for s in squares]
+    return _ratio(x @ y - factor * x * y, *squares)
 
 
 def _leave_one_out_pearson_size(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -988,11 +996,11 @@ class _Report:
         units = len(left_out)
         z = np.array([_fisher_z(r, self.n) for r in left_out])
         error = float(np.sqrt((units - 1) / units * np.sum(np.square(z - z.mean()))))
-        reason: str | None = None
+        note = None
         if error < 1e-9 or abs(value) > 1 - _nearest_below_one(self.n):
             error = max(error, 1 / float(np.sqrt(max(units - 3, 1))))
-            reason = "leaving out shows no variation: standard error of Fisher's z used"
-        return self._on_fisher_z(value, error, units - 1, reason)
+            note = "leaving out shows no variation: standard error of Fisher's z used"
+        return self._on_fisher_z(value, error, units - 1, note)
 
     def from_bootstrap(self, value: float, replicates: FloatArray) -> Correlation:
         defined = replicates[~np.isnan(replicates)]
@@ -1006,8 +1014,8 @@ class _Report:
         if error < 1e-9:
             units = self.n if self.n_clusters is None else self.n_clusters
             error = 1 / float(np.sqrt(max(units - 3, 1)))
-            none = "resampling shows no variation: standard error of Fisher's z used"
-            return self._on_fisher_z(value, error, None, none)
+            note = "resampling shows no variation: standard error of Fisher's z used"
+            return self._on_fisher_z(value, error, None, note)
         tail = 0.5 * (1 - self.level)
         low, high = (float(q) for q in np.quantile(defined, (tail, 1 - tail)))
         return Correlation(value, low, high, self.level, self.n, self.n_clusters, error)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import hashlib
 import hmac
 import json
 import random
@@ -35,12 +36,21 @@ from iqa_checks.errors import (
     ReplyMissing,
     RequestFailed,
 )
-from iqa_checks.models import Backend, TryAgain, key_of, request_of
+from iqa_checks.models import (
+    Access,
+    Backend,
+    TryAgain,
+    find_model,
+    key_of,
+    open_backend,
+    request_of,
+)
 from iqa_checks.prompts import Prompt
 from iqa_checks.replies import HEARTBEAT_S, Reply, ReplyStore, Stored
 from iqa_checks.stimuli import Image
 
 Policy = Literal["ask", "reuse", "replay"]
+DEFAULT_STORE = ".iqa/replies.sqlite"
 ATTEMPTS = 6
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 BACKLOG = 512  # eight workers that connect at once overflow the default of a small listener
@@ -349,6 +359,30 @@ class LocalAsker:
     def _stop_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
+
+
+def open_asker(
+    model: str,
+    *,
+    store: str = DEFAULT_STORE,
+    access: Access | None = None,
+    identity: str = "",
+    fresh: bool = False,
+    policy: Policy = "ask",
+    concurrency: int = 32,
+    budget: int | None = None,
+) -> LocalAsker:
+    """A broker for ``model`` (as ``--model`` takes it) in this process.
+
+    ``identity`` and the model's fingerprint decide which interrupted run this one continues;
+    ``fresh`` continues none.
+    """
+    backend = open_backend(find_model(model), access or Access())
+    same_run = hashlib.sha256(f"{backend.fingerprint}\n{identity}".encode()).hexdigest()
+    replies = ReplyStore(store, identity=same_run, model=model, fresh=fresh)
+    return LocalAsker(
+        lambda: Broker(backend, replies, policy=policy, concurrency=concurrency, budget=budget)
+    )
 
 
 # The wire between workers and the broker: a 4-byte length, then JSON. Images travel as path and

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iqa_checks.selection import select_uniform, select_uniform_by_reference
+from iqa_checks.selection import select_uniform
 from iqa_checks.stimuli import Rated, Stimulus, StimulusSet, check_opinions, verify
 
 if TYPE_CHECKING:
@@ -51,14 +51,10 @@ def builtin_set(
     keys = [_key(seed, *cell) for cell in cells]
     n = limit or (150 if full else 30)
     if scenario == "fr":
-        per_reference = max(1, n // len(CONTENTS))
-        references = [c for c, _, _ in cells]
-        picks = select_uniform_by_reference(
-            opinions, references, len(CONTENTS), per_reference, keys, seed=seed
-        )
+        picks = _per_content(cells, opinions, keys, max(1, n // len(CONTENTS)))
     else:
         picks = select_uniform(opinions, n, keys)
-    stimuli = _make([cells[k] for k in picks], cache_dir, seed)
+    stimuli = _make([cells[int(k)] for k in picks], cache_dir, seed)
     exemplar_content = EXEMPLAR_CONTENTS[0]
     exemplars = _make([(exemplar_content, t, level) for t, level in EXEMPLARS], cache_dir, seed)
     whole = StimulusSet(
@@ -72,6 +68,26 @@ def builtin_set(
         notes=("expected opinion: KADID-10k's mean by distortion type and level, not ratings",),
     )
     return whole if scenario == "fr" else _without_references(whole)
+
+
+def _per_content(
+    cells: Sequence[tuple[str, int, int]],
+    opinions: NDArray[np.float64],
+    keys: Sequence[str],
+    per_content: int,
+) -> NDArray[np.intp]:
+    """Equal rank steps within each content, over a random half of its cells.
+
+    All contents share one table of opinions: over all cells they would get the same few types.
+    """
+    import numpy as np
+
+    picks = []
+    for content in CONTENTS:
+        member = sorted((k for k, c in enumerate(cells) if c[0] == content), key=keys.__getitem__)
+        pool = np.array(member[: max(per_content, len(member) // 2)])
+        picks.append(pool[select_uniform(opinions[pool], per_content, [keys[k] for k in pool])])
+    return np.concatenate(picks)
 
 
 def _without_references(stimuli: StimulusSet) -> StimulusSet:
@@ -132,8 +148,8 @@ def _stored(folder: Path, name: str, content: str, number: int, level: int, seed
     except OSError:
         pass  # absent or unreadable: make it
     data = _png(_pixels(content, number, level, seed))
-    _write(path, data)
-    _write(record, hashlib.sha256(data).hexdigest().encode())
+    write_atomically(path, data)
+    write_atomically(record, hashlib.sha256(data).hexdigest().encode())
     return path
 
 
@@ -159,7 +175,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write beside and move: two runs that make the same image at once do not collide."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent)
@@ -173,7 +189,9 @@ def _skimage(name: str) -> NDArray[np.uint8]:
     import numpy as np
     from skimage import data
 
-    return np.asarray(data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)())
+    return np.asarray(
+        data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
+    )
 
 
 @cache
@@ -185,6 +203,9 @@ def _sklearn(name: str) -> NDArray[np.uint8]:
 
 
 _SOURCES: dict[str, Callable[[], NDArray[np.uint8]]] = {
-    **{n: lambda n=n: _skimage(n) for n in ("astronaut", "chelsea", "coffee", "rocket", "motorcycle")},
+    **{
+        n: lambda n=n: _skimage(n)
+        for n in ("astronaut", "chelsea", "coffee", "rocket", "motorcycle")
+    },
     **{n: lambda n=n: _sklearn(n) for n in ("china", "flower")},
 }

@@ -79,9 +79,7 @@ def parse_scale(text: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in parts)
     except ValueError:
-        raise StimulusError(
-            f"scale {text!r}: expected LOW:HIGH, as in 1:5 or 0:100"
-        ) from None
+        raise StimulusError(f"scale {text!r}: expected LOW:HIGH, as in 1:5 or 0:100") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise StimulusError(f"scale {text!r}: the low end must lie below the high end")
     return low, high
@@ -90,7 +88,9 @@ def parse_scale(text: str) -> tuple[float, float]:
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
-            raise StimulusError(f"{path} is over {MAX_TABLE_BYTES // 2**20} MiB: not a rating table")
+            raise StimulusError(
+                f"{path} is over {MAX_TABLE_BYTES // 2**20} MiB: not a rating table"
+            )
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise StimulusError(f"ratings table {path}: {error.strerror}") from None

@@ -120,11 +120,8 @@ _STATED = re.compile(
     re.IGNORECASE,
 )
 _EXPLICIT = re.compile(rf"({_NUMBER})\s*(?:/|out of)\s*(\d+)", re.IGNORECASE)
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["_", "_", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORD_NUMBER = re.compile(
     rf"\b(?:({'|'.join(_TENS[2:])})(?:[\s-]+({'|'.join(_UNITS[1:10])}))?"
     rf"|({'|'.join(_UNITS)})|(?:one |a )?(hundred))\b",

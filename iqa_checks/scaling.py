@@ -85,7 +85,7 @@ class Comparisons:
         for name, column in (("loser", loser), ("weight", weight), ("position", position)):
             if column.shape != winner.shape:
                 raise ValueError(f"{name} has shape {column.shape}, expected {winner.shape}")
-        _refuse(winner == loser, winner, "winner and loser must differ, got stimulus")
+        _refuse(winner == loser, winner, "a stimulus cannot meet itself")
         _refuse(~(np.isfinite(weight) & (weight >= 0)), weight, "weight must be finite and >= 0")
         _refuse(~np.isin(position, (-1, 0, 1)), position, "position must be -1, 0 or +1")
         object.__setattr__(self, "winner", winner)

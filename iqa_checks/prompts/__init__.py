@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from iqa_checks.errors import DesignError, UsageError, known_names
-from iqa_checks.protocols import ANSWERS, Answer, ProtocolName, Trial
+from iqa_checks.protocols import ANSWERS, Answer, Preset, ProtocolName, Trial
 from iqa_checks.stimuli import Image, Stimulus, StimulusSet
 
 Scenario = Literal["fr", "nr", "difference"]
@@ -48,13 +48,15 @@ class Prompt:
     """One question as a model gets it: ``text``, then ``images`` in order.
 
     ``template`` names the wording; ``repeat`` tells repetitions of one question apart.
-    ``n_stimuli`` is the number of stimuli to judge (not of images).
+    ``n_stimuli`` is the number of stimuli to judge (not of images), ``n_before`` the number of
+    images that precede them (exemplars, reference).
     """
 
     text: str
     images: tuple[Image, ...]
     answer: Answer
     n_stimuli: int
+    n_before: int
     template: str
     max_tokens: int
     repeat: int = 0
@@ -86,20 +88,28 @@ def build_prompt(
     protocol: ProtocolName,
     strategy: Strategy,
     scenario: Scenario,
+    preset: Preset = "sound",
 ) -> Prompt:
     """Fill the template of a prompting system for one trial.
+
+    Exemplars state their true scores on 0..100; under `paper` the exemplar of a rating is said to
+    have 50, the better one of a pair comes first and a list runs from worst to best, as in the
+    released prompts.
 
     Raises `DesignError` when the strategy shows exemplars and the set has too few.
     """
     tests = [stimuli.stimuli[i] for i in trial.stimuli]
-    exemplars = _exemplars(stimuli, protocol, len(tests)) if strategy.exemplars else ()
-    shown = [*_parts(exemplars, scenario, "example"), *_parts(tests, scenario, "test")]
+    exemplars = _exemplars(stimuli, protocol, len(tests), preset) if strategy.exemplars else ()
+    lettered = protocol == "multiple"
+    before = _parts(exemplars, scenario, "example", lettered)
+    shown = [*before, *_parts(tests, scenario, "test", lettered)]
+    scores = tuple(round(stimuli.quality_of(s)) for s in exemplars)
     text = _text(
         strategy.templates / f"{protocol}_{scenario}.txt",
         stimuli.attribute,
         len(tests),
         tuple(role for role, _ in shown),
-        tuple(round(stimuli.quality_of(s)) for s in exemplars),
+        (50,) if scores and protocol == "single" and preset == "paper" else scores,
         protocol,
     )
     return Prompt(
@@ -107,6 +117,7 @@ def build_prompt(
         tuple(image for _, image in shown),
         ANSWERS[protocol],
         len(tests),
+        len(before) + (scenario == "fr"),
         f"{strategy.name}/{protocol}_{scenario}",
         strategy.max_tokens,
         trial.repeat,
@@ -114,7 +125,7 @@ def build_prompt(
 
 
 def _exemplars(
-    stimuli: StimulusSet, protocol: ProtocolName, n_tests: int
+    stimuli: StimulusSet, protocol: ProtocolName, n_tests: int, preset: Preset
 ) -> tuple[Stimulus, ...]:
     """One of middling quality for a rating, the clearest pair, or as many as a list holds."""
     needed = n_tests if protocol == "multiple" else N_EXEMPLARS[protocol]
@@ -124,17 +135,23 @@ def _exemplars(
             f"in-context prompts of the {protocol}-stimulus protocol show {needed} exemplars that "
             f"are not tested; {stimuli.name} holds out {len(held_out)}"
         )
-    if protocol == "multiple":
-        return held_out[:needed]
     ordered = sorted(held_out, key=stimuli.quality_of)
     if protocol == "single":
         return (ordered[len(ordered) // 2],)
-    pair = {ordered[0].sha256, ordered[-1].sha256}
-    return tuple(s for s in held_out if s.sha256 in pair)  # in the held-out, random order
+    if protocol == "double":
+        chosen = [ordered[0], ordered[-1]]
+    else:
+        chosen = list(held_out[:needed])
+    if preset == "paper":
+        return tuple(sorted(chosen, key=stimuli.quality_of, reverse=protocol == "double"))
+    return tuple(s for s in held_out if s in chosen)  # in the held-out, random order
 
 
 def _parts(
-    stimuli: Sequence[Stimulus], scenario: Scenario, kind: Literal["example", "test"]
+    stimuli: Sequence[Stimulus],
+    scenario: Scenario,
+    kind: Literal["example", "test"],
+    lettered: bool,
 ) -> list[tuple[str, Image]]:
     """Role and image of everything that is shown, in order."""
     parts: list[tuple[str, Image]] = []
@@ -143,18 +160,19 @@ def _parts(
         parts.append((f"the reference{of}", _reference(stimuli[0])))
     for k, stimulus in enumerate(stimuli):
         if scenario == "difference":
-            pair = _label(f"{kind} pair", k, len(stimuli))
+            pair = _label(f"{kind} pair", k, len(stimuli), lettered)
             parts.append((f"the first photograph of {pair}", _reference(stimulus)))
             parts.append((f"the second photograph of {pair}", stimulus.image))
         else:
-            parts.append((_label(f"{kind} image", k, len(stimuli)), stimulus.image))
+            parts.append((_label(f"{kind} image", k, len(stimuli), lettered), stimulus.image))
     return parts
 
 
-def _label(noun: str, k: int, n: int) -> str:
-    if n == 1:
-        return f"the {noun}"
-    return f"the {('first', 'second')[k]} {noun}" if n == 2 else f"{noun} {LETTERS[k]}"
+def _label(noun: str, k: int, n: int, lettered: bool) -> str:
+    """Lists go by letters: numbers would be mistaken for those of the images."""
+    if lettered:
+        return f"{noun} {LETTERS[k]}"
+    return f"the {noun}" if n == 1 else f"the {('first', 'second')[k]} {noun}"
 
 
 def _reference(stimulus: Stimulus) -> Image:

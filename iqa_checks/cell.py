@@ -1,0 +1,359 @@
+"""One cell from stimuli to statistics: the only place that knows all stages.
+
+    stimuli -> protocols -> prompts -> Asker -> parsing -> scaling -> agreement
+
+A cell is stimulus set x scenario x protocol x strategy. All its trials are asked in here, because
+a correlation needs them all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from iqa_checks.agreement import (
+    ChanceLevel,
+    Correlation,
+    chance_level,
+    cluster_mean,
+    correlation,
+)
+from iqa_checks.errors import DesignError
+from iqa_checks.parsing import parse_reply
+from iqa_checks.prompts import Prompt, Scenario, Strategy, build_prompt, find_strategy
+from iqa_checks.protocols import (
+    ANSWERS,
+    LIST_LENGTH,
+    PAIR_LIST_LENGTH,
+    Design,
+    Judgement,
+    Preference,
+    Preset,
+    ProtocolName,
+    Ranking,
+    Rating,
+    Trial,
+    Unparsed,
+    double_stimulus,
+    double_stimulus_paper,
+    multiple_stimulus,
+    multiple_stimulus_paper,
+    repeated,
+    single_stimulus,
+)
+from iqa_checks.scaling import Comparisons, QualityScale, pairs_from_ranking, scale
+from iqa_checks.stimuli import StimulusSet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from iqa_checks.broker import Asker
+    from iqa_checks.replies import Reply
+
+Selection = Literal["uniform", "difficult"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What to measure. ``seed`` decides trials and orders, never the strategy or the model."""
+
+    stimuli: StimulusSet
+    scenario: Scenario
+    protocol: ProtocolName
+    strategy: str = "standard"
+    preset: Preset = "sound"
+    scaling: str = "thurstone_map"
+    seed: int = 0
+    repeats: int = 1
+    selection: Selection = "uniform"
+    strategies: Path | None = None
+
+    @property
+    def id(self) -> str:
+        """Stable and readable: "fr-double-standard-builtin"."""
+        return f"{self.scenario}-{self.protocol}-{self.strategy}-{self.stimuli.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One trial, what the model replied, and how that was read."""
+
+    trial: Trial
+    reply: Reply
+    judgement: Judgement
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellResult:
+    """What a cell measured.
+
+    ``scores`` are on the model's own scale, shape (M,), nan where no reply gave one. ``srcc`` is
+    the headline: pooled (NR), or the mean over references (FR), where ``srcc_pooled`` stands
+    beside it. ``plcc`` is after a monotone logistic, ``plcc_raw`` without.
+    """
+
+    cell: Cell
+    scores: NDArray[np.float64]
+    asked: tuple[Asked, ...]
+    srcc: Correlation
+    srcc_pooled: Correlation
+    plcc: Correlation
+    plcc_raw: Correlation
+    krcc: Correlation
+    chance: ChanceLevel
+    plcc_chance: ChanceLevel
+    position_bias: float | None = None
+    consistency: float | None = None
+    tie_rate: float | None = None
+    warnings: tuple[str, ...] = ()
+    unparsed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def unparsed_rate(self) -> float:
+        return sum(self.unparsed.values()) / max(1, len(self.asked))
+
+
+def run_cell(cell: Cell, model: Asker | str) -> CellResult:
+    """Ask all trials of a cell and compute its statistics.
+
+    Parameters
+    ----------
+    model
+        An `Asker`, or a model as ``--model`` takes it ("observer:noise=5").
+
+    Raises
+    ------
+    DesignError
+        Too few stimuli for the protocol, or for the strategy's exemplars.
+    InfrastructureError
+        The model could not be asked. What was answered before is in the reply store.
+    """
+    if isinstance(model, str):
+        with _asker(model) as asker:
+            return run_cell(cell, asker)
+    if cell.scenario != "nr":
+        cell = replace(cell, stimuli=cell.stimuli.with_references())
+        if not cell.stimuli.stimuli:
+            raise DesignError(f"{cell.id}: no stimulus has a reference; run the nr cells (-k nr)")
+    asked = tuple(_ask_all(cell, model))
+    return _measured(cell, asked)
+
+
+def plan(cell: Cell) -> list[Prompt]:
+    """The prompts of a cell without asking any; an adaptive design is planned as if all tied."""
+    strategy = find_strategy(cell.strategy, cell.strategies)
+    prompts: list[Prompt] = []
+    design = _design(cell)
+    ties: Sequence[Judgement] = ()
+    try:
+        trials = next(design)
+        while True:
+            prompts += [_prompt(cell, strategy, trial) for trial in trials]
+            ties = [Unparsed("not asked")] * len(trials)
+            trials = design.send(ties)
+    except StopIteration:
+        return prompts
+
+
+def _ask_all(cell: Cell, asker: Asker) -> Iterator[Asked]:
+    strategy = find_strategy(cell.strategy, cell.strategies)
+    design = repeated(_design(cell), cell.repeats)
+    try:
+        trials = next(design)
+        while True:
+            prompts = [_prompt(cell, strategy, trial) for trial in trials]
+            replies = asker.ask(prompts)
+            judgements = [_read(p, r) for p, r in zip(prompts, replies, strict=True)]
+            yield from map(Asked, trials, replies, judgements)
+            trials = design.send(judgements)
+    except StopIteration:
+        return
+
+
+def _prompt(cell: Cell, strategy: Strategy, trial: Trial) -> Prompt:
+    return build_prompt(
+        trial,
+        cell.stimuli,
+        protocol=cell.protocol,
+        strategy=strategy,
+        scenario=cell.scenario,
+        preset=cell.preset,
+    )
+
+
+def _read(prompt: Prompt, reply: Reply) -> Judgement:
+    return parse_reply(
+        reply.text,
+        prompt.answer,
+        n_stimuli=prompt.n_stimuli,
+        n_before=prompt.n_before,
+        finish_reason=reply.finish_reason,
+    )
+
+
+def _design(cell: Cell) -> Design:
+    stimuli = cell.stimuli
+    groups = stimuli.references if cell.scenario == "fr" else ("",) * len(stimuli)
+    hashes = [s.sha256 for s in stimuli.stimuli]
+    length = PAIR_LIST_LENGTH if cell.scenario == "difference" else LIST_LENGTH
+    if cell.protocol == "single":
+        return single_stimulus(len(stimuli))
+    if cell.protocol == "double":
+        if cell.preset == "paper":
+            return double_stimulus_paper(len(stimuli), groups)
+
+        def current(trials: Sequence[Trial], judgements: Sequence[Judgement]) -> Any:
+            asked = zip(trials, judgements, strict=True)
+            return _scale(cell, [(t, j) for t, j in asked]).scores
+
+        return double_stimulus(hashes, groups, current, seed=cell.seed)
+    if cell.preset == "paper":
+        return multiple_stimulus_paper(len(stimuli), groups, length=length)
+    return multiple_stimulus(hashes, groups, seed=cell.seed, length=length)
+
+
+def _scale(cell: Cell, judged: Sequence[tuple[Trial, Judgement]]) -> QualityScale:
+    """Quality scale of all stimuli from preferences or rankings; Unparsed ones are left out."""
+    pairs: list[tuple[int, int, float]] = []
+    for trial, judgement in judged:
+        if isinstance(judgement, Preference):
+            outcome = {"first": 1.0, "second": 0.0, "comparable": 0.5}[judgement.choice]
+            pairs.append((trial.stimuli[0], trial.stimuli[1], outcome))
+        elif isinstance(judgement, Ranking):
+            pairs += [
+                (trial.stimuli[i], trial.stimuli[j], outcome)
+                for i, j, outcome in pairs_from_ranking(judgement.ranks)
+            ]
+    shown_in_order = cell.protocol == "double"
+    comparisons = Comparisons.from_judgements(
+        pairs,
+        len(cell.stimuli),
+        tie_weight=0.5 if cell.preset == "sound" else 1.0,
+        ordered=shown_in_order,
+    )
+    bias = shown_in_order and cell.preset == "sound"
+    return scale(comparisons, cell.scaling, position_bias=bias)
+
+
+def _measured(cell: Cell, asked: tuple[Asked, ...]) -> CellResult:
+    reasons = Counter(a.judgement.reason for a in asked if isinstance(a.judgement, Unparsed))
+    warnings: list[str] = []
+    bias = None
+    if ANSWERS[cell.protocol] == "rating":
+        scores = _mean_ratings(asked, len(cell.stimuli))
+    else:
+        quality = _scale(cell, [(a.trial, a.judgement) for a in asked])
+        compared = {
+            i for a in asked if not isinstance(a.judgement, Unparsed) for i in a.trial.stimuli
+        }
+        scores = np.array(
+            [quality.scores[i] if i in compared else np.nan for i in range(len(cell.stimuli))]
+        )
+        bias = quality.position_bias
+        expected = len(set(cell.stimuli.references)) if cell.scenario == "fr" else 1
+        if quality.n_components > expected:  # references are apart by design
+            warnings += quality.warnings
+        else:
+            warnings += [w for w in quality.warnings if "component" not in w]
+    return CellResult(
+        cell=cell,
+        scores=scores,
+        asked=asked,
+        **_agreement(cell, scores),
+        position_bias=bias,
+        consistency=_consistency(asked),
+        tie_rate=_tie_rate(asked),
+        warnings=tuple(warnings),
+        unparsed=dict(sorted(reasons.items())),
+    )
+
+
+def _mean_ratings(asked: Sequence[Asked], n: int) -> NDArray[np.float64]:
+    ratings: list[list[float]] = [[] for _ in range(n)]
+    for a in asked:
+        if isinstance(a.judgement, Rating):
+            ratings[a.trial.stimuli[0]].append(a.judgement.score)
+    return np.array([np.mean(r) if r else np.nan for r in ratings])
+
+
+def _agreement(cell: Cell, scores: NDArray[np.float64]) -> dict[str, Any]:
+    """All correlations over the stimuli that have a score.
+
+    ``paper`` repeats the released code: SRCC after a logistic of free sign, and for FR the mean
+    over references with an undefined one as 0.
+    """
+    known = ~np.isnan(scores)
+    x, y = scores[known], cell.stimuli.quality[known]
+    references = np.array(cell.stimuli.references)[known] if cell.scenario == "fr" else None
+    paper = cell.preset == "paper"
+    statistic: Any = "srcc_after_logistic" if paper else "srcc"
+    direction: Any = "free" if paper else "increasing"
+    undefined: Any = "zero" if paper else "exclude"
+    pooled = correlation(x, y, statistic=statistic, cluster=references)
+    plcc = correlation(x, y, statistic="plcc", direction=direction, cluster=references)
+    headline = pooled
+    summary: Any = "pooled"
+    if references is not None:
+        summary = "cluster_mean"
+        headline = cluster_mean(x, y, references, statistic=statistic, undefined=undefined)
+        if paper:
+            plcc = cluster_mean(
+                x, y, references, statistic="plcc", direction=direction, undefined=undefined
+            )
+    permuted: dict[str, Any] = {"cluster": references, "seed": cell.seed, "summary": summary}
+    return {
+        "srcc": headline,
+        "srcc_pooled": pooled,
+        "plcc": plcc,
+        "plcc_raw": correlation(x, y, statistic="plcc", mapping="none", cluster=references),
+        "krcc": correlation(x, y, statistic="krcc", cluster=references),
+        "chance": chance_level(x, y, statistic=statistic, direction=direction, **permuted),
+        "plcc_chance": chance_level(
+            x,
+            y,
+            statistic="plcc",
+            direction=direction,
+            n_permutations=200,
+            **{**permuted, "summary": summary if paper else "pooled"},
+        ),
+    }
+
+
+def _consistency(asked: Sequence[Asked]) -> float | None:
+    """Share of the pairs asked in both orders that got the same answer; None where none was."""
+    answers: dict[tuple[int, ...], str] = {}
+    same = []
+    for a in asked:
+        if len(a.trial.stimuli) != 2 or not isinstance(a.judgement, Preference):
+            continue
+        mirrored = {"first": "second", "second": "first", "comparable": "comparable"}
+        before = answers.get(a.trial.stimuli[::-1])
+        if before is not None:
+            same.append(mirrored[before] == a.judgement.choice)
+        answers[a.trial.stimuli] = a.judgement.choice
+    return float(np.mean(same)) if same else None
+
+
+def _tie_rate(asked: Sequence[Asked]) -> float | None:
+    choices = [a.judgement.choice for a in asked if isinstance(a.judgement, Preference)]
+    return choices.count("comparable") / len(choices) if choices else None
+
+
+@contextmanager
+def _asker(model: str) -> Iterator[Asker]:
+    """A broker of its own for one call from Python; its replies are kept in the default store."""
+    from iqa_checks.broker import open_asker
+
+    asker = open_asker(model)
+    try:
+        yield asker
+    except BaseException:
+        asker.close(finished=False)
+        raise
+    asker.close(finished=True)

@@ -1,0 +1,1 @@
+"""What a run shows and writes: rows, tables, files."""

@@ -1,0 +1,107 @@
+"""Tables of rows, one function per format behind `TABLE_FORMATS`.
+
+All formats show the same columns (`COLUMNS`); to add a format, add a function and a line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+
+from iqa_checks.report.row import Interval, Row
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "stimuli": lambda row: f"{row.stimuli} ({row.scenario.upper()})",
+    "protocol": lambda row: row.protocol,
+    "strategy": lambda row: row.strategy.replace("_", "-"),
+    "n": lambda row: str(row.n),
+    "SRCC [95 %]": lambda row: interval(row.srcc),
+    "pooled": lambda row: number(row.srcc_pooled.value) if row.n_references else "",
+    "PLCC [95 %]": lambda row: interval(row.plcc),
+    "chance": lambda row: number(row.chance_srcc),
+    "unparsed": lambda row: f"{row.unparsed_rate:.0%}",
+    "trials": lambda row: str(row.trials),
+    "verdict": lambda row: row.verdict,
+}
+
+
+def number(value: float | None) -> str:
+    """ ".812", "-.120", or "-" for what is undefined."""
+    if value is None:
+        return "-"
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def interval(measured: Interval) -> str:
+    if measured.value is None:
+        return "undefined"
+    if measured.low is None or measured.high is None:
+        return number(measured.value)
+    return f"{number(measured.value)} [{number(measured.low)}, {number(measured.high)}]"
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    return [[read(row) for read in COLUMNS.values()] for row in rows]
+
+
+def terminal_table(rows: Sequence[Row], *, width: int = 120, color: bool = False) -> str:
+    """A table for a terminal of ``width`` characters."""
+    import rich.box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for name in COLUMNS:
+        right = name not in ("stimuli", "protocol", "strategy", "verdict")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for row, line in zip(rows, cells(rows), strict=True):
+        style = {"FAIL": "bold red", "INCONCLUSIVE": "yellow"}.get(row.verdict, "green")
+        table.add_row(*map(Text, line[:-1]), Text(line[-1], style=style))
+    out = io.StringIO()
+    console = Console(
+        file=out, width=max(width, 110), force_terminal=color, color_system="standard" if color else None
+    )  # fmt: skip
+    console.print(table)
+    return out.getvalue()
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    def escaped(text: str) -> str:
+        return text.replace("|", "\\|")
+
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    lines += ["| " + " | ".join(map(escaped, line)) + " |" for line in cells(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(rows: Sequence[Row]) -> str:
+    """Full precision, one column per number: for spreadsheets and scripts."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    names = ("srcc", "srcc_pooled", "plcc", "plcc_raw", "krcc")
+    parts = [f"{name}{part}" for name in names for part in ("", "_low", "_high")]
+    plain = ("model", "stimuli", "scenario", "protocol", "strategy", "preset", "n", "trials")
+    rates = ("chance_srcc", "chance_plcc", "unparsed_rate", "tie_rate", "position_bias")
+    writer.writerow([*plain, *parts, *rates, "verdict"])
+    for row in rows:
+        intervals = [getattr(row, name) for name in names]
+        values = [v for i in intervals for v in (i.value, i.low, i.high)]
+        writer.writerow(
+            [
+                *(getattr(row, name) for name in plain),
+                *values,
+                *(getattr(row, name) for name in rates),
+                row.verdict,
+            ]
+        )
+    return out.getvalue()
+
+
+TABLE_FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "terminal": terminal_table,
+    "markdown": markdown_table,
+    "csv": csv_table,
+}
