@@ -563,7 +563,8 @@ def _row_pearson(x: FloatArray, y: FloatArray) -> FloatArray:
 def _centred_rows(rows: FloatArray) -> FloatArray:
     """Rows minus their means; exact zeros for a constant row, whose mean may be rounded."""
     varied = rows.max(axis=1, keepdims=True) > rows.min(axis=1, keepdims=True)
-    return (rows - rows.mean(axis=1, keepdims=True)) * varied
+    centred: FloatArray = (rows - rows.mean(axis=1, keepdims=True)) * varied
+    return centred
 
 
 def _ratio(product: FloatArray, square_x: FloatArray, square_y: FloatArray) -> FloatArray:
@@ -612,8 +613,8 @@ def _logistic_rows(
         own_x = x if shared else x[rows]
         for start in _starts(own_x, direction):
             fit, value = _fit_sigmoid(own_x, y[rows], start, rising=direction != "free")
-            if direction == "free":
-                value = np.abs(value)
+            # A curve that falls is no fit of a fixed direction, even where a line falls more.
+            value = np.abs(value) if direction == "free" else np.where(value > 0, value, -np.inf)
             better = value > np.nan_to_num(best[rows], nan=np.inf) + 1e-12
             best[rows] = np.where(better, value, best[rows])
             mapped[rows] = np.where(better[:, None], fit, mapped[rows])
@@ -686,7 +687,7 @@ def _fit_sigmoid(
     if active.any():
         own_x = x if len(x) == 1 else x[active]
         point[:, active] = _levenberg_marquardt(
-            own_x, y[active], point[:, active], bounds[:, active], first.rows(active)
+            own_x, y[active], point[:, active], bounds[:, active], first.rows(active), rising
         )
     fit = _sigmoid(x, y, point)
     value = np.sign(fit.amplitude) * np.sqrt(np.clip(fit.explained, 0.0, 1.0))
@@ -694,7 +695,12 @@ def _fit_sigmoid(
 
 
 def _levenberg_marquardt(
-    x: FloatArray, y: FloatArray, point: FloatArray, bounds: FloatArray, current: _Sigmoids
+    x: FloatArray,
+    y: FloatArray,
+    point: FloatArray,
+    bounds: FloatArray,
+    current: _Sigmoids,
+    rising: bool,
 ) -> FloatArray:
     """Best (location, log width), (2, B, 1), from `point`, where the curves are `current`."""
     best = point.copy()
@@ -718,10 +724,13 @@ def _levenberg_marquardt(
         log_width = np.clip(point[1] + np.clip(across, -1.0, 1.0), *bounds)
         trial = _sigmoid(x, y, np.stack([location, log_width]))
         gain = (trial.explained - current.explained)[:, 0]
-        better = active & (gain > 0)
+        allowed = (trial.amplitude[:, 0] > 0) | (not rising)
+        better = active & allowed & (gain > 0)
         point[:, better] = location[better], log_width[better]
         current.replace(better, trial)
-        active &= ((gain < 0) | (gain > _FIT_TOLERANCE)) & (damping[:, 0] < 1e3)
+        # A heavily damped step gains little anywhere: only a free one tells that nothing is left.
+        finished = allowed & (np.abs(gain) <= _FIT_TOLERANCE) & (damping[:, 0] <= 1e-2)
+        active &= ~finished & (damping[:, 0] < 1e3)
         damping *= np.where(better, 0.2, 5.0)[:, None]
     best[:, rows] = point
     return best

@@ -119,9 +119,12 @@ class Comparisons:
         ordered
             Whether "first" means "shown first". False for pairs read from a ranked list.
         """
+        if not (np.isfinite(tie_weight) and tie_weight >= 0):
+            raise ValueError(f"tie_weight must be finite and >= 0, got {tie_weight}")
         rows = [(first, second, _outcome(o, n)) for n, (first, second, o) in enumerate(judgements)]
-        first = np.array([row[0] for row in rows]) if rows else np.empty(0, np.int64)
-        second = np.array([row[1] for row in rows]) if rows else np.empty(0, np.int64)
+        # Checked here too, so that an error counts judgements and not edges.
+        first = _indices([row[0] for row in rows], "first", n_stimuli)
+        second = _indices([row[1] for row in rows], "second", n_stimuli)
         outcome = np.array([row[2] for row in rows])
         to_first = np.where(outcome == 0.5, tie_weight, outcome)
         to_second = np.where(outcome == 0.5, tie_weight, 1.0 - outcome)

@@ -86,7 +86,8 @@ def row(name: str, edges: Comparisons) -> str:
     newton_s = best_seconds(lambda: thurstone_map(edges))
     cells = [
         f"{name:<10}{edges.n_stimuli:>8,}{len(edges):>9,}{pass_s * 1e3:>10.3f}",
-        f"{scale.n_iter:>7}{newton_s * 1e3:>10.2f}{newton_s / pass_s:>8.1f}{scale.grad_norm:>10.0e}",
+        f"{scale.n_iter:>7}{newton_s * 1e3:>10.2f}{newton_s / pass_s:>8.1f}",
+        f"{scale.grad_norm:>10.0e}",
     ]
     if edges.n_stimuli <= L_BFGS_LIMIT:
         found = l_bfgs(edges)
