@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from iqa_checks.report.row import Interval, Row
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
-    "stimuli": lambda row: f"{row.stimuli} ({row.scenario.upper()})",
+    "stimuli": lambda row: f"{row.stimuli} {row.scenario.upper()}",
     "protocol": lambda row: row.protocol,
     "strategy": lambda row: row.strategy.replace("_", "-"),
     "n": lambda row: str(row.n),
@@ -46,8 +47,8 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
     return [[read(row) for read in COLUMNS.values()] for row in rows]
 
 
-def terminal_table(rows: Sequence[Row], *, width: int = 120, color: bool = False) -> str:
-    """A table for a terminal of ``width`` characters."""
+def terminal_table(rows: Sequence[Row], *, color: bool = False) -> str:
+    """A table for a terminal, as wide as it needs to be: a cut figure is worse than a long line."""
     import rich.box
     from rich.console import Console
     from rich.table import Table
@@ -61,9 +62,8 @@ def terminal_table(rows: Sequence[Row], *, width: int = 120, color: bool = False
         style = {"FAIL": "bold red", "INCONCLUSIVE": "yellow"}.get(row.verdict, "green")
         table.add_row(*map(Text, line[:-1]), Text(line[-1], style=style))
     out = io.StringIO()
-    console = Console(
-        file=out, width=max(width, 110), force_terminal=color, color_system="standard" if color else None
-    )  # fmt: skip
+    colors: Any = "standard" if color else None
+    console = Console(file=out, width=240, force_terminal=color, color_system=colors)
     console.print(table)
     return out.getvalue()
 

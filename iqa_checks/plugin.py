@@ -1,0 +1,447 @@
+"""The pytest plugin: options, fixtures, one row per cell, the table at the end.
+
+Translates between pytest and the package and does nothing else. Only pytest and the standard
+library are imported at the top: a test session without cells must not notice this plugin.
+
+A test that uses the fixture `outcome` is a cell. Its marker says what it claims
+(``@pytest.mark.iqa(scenario="nr")``) and `pytest_generate_tests` makes one test per stimulus set,
+protocol and strategy. Under xdist the controller holds the broker and shows the table; workers
+measure. A worker's row travels as an attribute of its test report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from iqa_checks.broker import Asker, LocalAsker
+    from iqa_checks.cell import Cell, CellResult
+    from iqa_checks.gate import Verdict
+    from iqa_checks.settings import Settings
+    from iqa_checks.stimuli import StimulusSet
+
+EXIT_INFRASTRUCTURE = 10  # an endpoint, a store or a budget ended the run; 1 is a failed gate
+_CELL_ID = re.compile(r"\[(fr|nr|difference)-(single|double|multiple)-")
+_STATE = pytest.StashKey["_Run"]()
+_ROW = pytest.StashKey[dict[str, Any]]()
+
+
+class CellId(NamedTuple):
+    """What distinguishes one cell's test from another's."""
+
+    scenario: str
+    protocol: str
+    strategy: str
+    stimuli: str
+
+    def __str__(self) -> str:
+        return "-".join(self)
+
+
+@dataclass
+class _Run:
+    """This process's part in a run."""
+
+    config: pytest.Config
+    asker: LocalAsker | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    rendezvous: str = ""
+    n_cells: int = 0
+    started_at: float = field(default_factory=time.time)
+    stimuli: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        return _settings(self.config)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A measured and judged cell: what a test asserts about."""
+
+    result: CellResult
+    verdict: Verdict
+
+    def check(self) -> None:
+        """Fail the test, in one readable line, unless the verdict passes."""
+        __tracebackhide__ = True
+        if not self.verdict.passed:
+            pytest.fail(f"{self.result.cell.id}: {self.verdict}", pytrace=False)
+
+
+# --- options -----------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # fmt: off
+    group = parser.getgroup("iqa", "image quality checks (iqa_checks)")
+    add = group.addoption
+    add("--model", "--iqa-model", dest="iqa_model", metavar="MODEL",
+        help="name from models.yaml, openai:ID, or observer[:noise=5,...] (default: observer)")
+    add("--iqa-base-url", action="append", default=[], metavar="URL",
+        help="OpenAI-compatible endpoint; give it several times to share the load")
+    add("--iqa-ratings", metavar="FILE", help="CSV of your own images: image, mos[, reference]")
+    add("--iqa-columns", default="", metavar="OURS=THEIRS,...", help="column names of that file")
+    add("--iqa-scale", metavar="LOW:HIGH", help="scale of its scores")
+    add("--iqa-polarity", choices=("higher_better", "lower_better"), help="which end is good")
+    add("--iqa-attribute", default="general", metavar="NAME",
+        help="what its scores are about: general, structure, color_difference, ...")
+    add("--iqa-resize", choices=("reference",),
+        help="resize distorted images to their reference; recorded in the results")
+    add("--iqa-full", action="store_true", help="150 stimuli a set instead of 30")
+    add("--iqa-limit", type=int, metavar="N", help="at most N stimuli a set")
+    add("--seed", "--iqa-seed", dest="iqa_seed", type=int, default=0, metavar="N",
+        help="decides stimuli, pairs and orders (default 0)")
+    add("--iqa-preset", choices=("sound", "paper"), default="sound",
+        help="sound statistics, or the published procedure with its quirks")
+    add("--iqa-scaling", default="thurstone_map", metavar="METHOD",
+        help="from comparisons to a quality scale")
+    add("--iqa-repeats", type=int, default=1, metavar="R", help="ask every trial R times")
+    add("--iqa-strategies", metavar="FILE", help="YAML with prompting strategies of your own")
+    add("--iqa-store", default=".iqa/replies.sqlite", metavar="PATH|URL", help="the reply store")
+    add("--iqa-reuse", action="store_true", help="use replies of finished runs, ask the rest")
+    add("--iqa-replay", action="store_true", help="use stored replies only, ask nothing")
+    add("--iqa-fresh", action="store_true", help="do not continue an interrupted run")
+    add("--iqa-concurrency", type=int, default=32, metavar="N", help="most requests at once")
+    add("--iqa-budget", type=int, metavar="N", help="most new requests")
+    add("--iqa-timeout", type=float, default=120.0, metavar="S", help="seconds for one request")
+    add("--iqa-min-srcc", type=float, metavar="X", help="fail cells significantly below")
+    add("--iqa-min-plcc", type=float, metavar="X", help="fail cells significantly below")
+    add("--iqa-max-unparsed", type=float, default=0.1, metavar="X",
+        help="largest share of unusable replies (default 0.1)")
+    add("--iqa-strict", action="store_true", help="fail on INCONCLUSIVE")
+    add("--iqa-alpha", type=float, default=0.05, metavar="X", help="false-alarm rate of a run")
+    add("--iqa-cache", metavar="DIR", help="folder for generated images")
+    add("--iqa-out", metavar="DIR", help="write results.json, results.md and results.csv there")
+
+
+# fmt: on
+def _settings(config: pytest.Config) -> Settings:
+    """The options as one record."""
+    from iqa_checks.datasets import StimulusSource, as_attribute, default_cache, read_columns
+    from iqa_checks.layouts import parse_scale
+    from iqa_checks.settings import Settings
+
+    get = config.getoption
+    source = StimulusSource(
+        cache_dir=Path(get("iqa_cache") or default_cache()),
+        ratings=Path(get("iqa_ratings")) if get("iqa_ratings") else None,
+        columns=read_columns(get("iqa_columns")),
+        scale=parse_scale(get("iqa_scale")) if get("iqa_scale") else None,
+        polarity=get("iqa_polarity"),
+        attribute=as_attribute(get("iqa_attribute")),
+        resize_to_reference=get("iqa_resize") == "reference",
+        full=get("iqa_full"),
+        limit=get("iqa_limit"),
+        seed=get("iqa_seed"),
+    )
+    policy: Any = "replay" if get("iqa_replay") else "reuse" if get("iqa_reuse") else "ask"
+    return Settings(
+        model=get("iqa_model") or "observer",
+        source=source,
+        seed=get("iqa_seed"),
+        preset=get("iqa_preset"),
+        scaling=get("iqa_scaling"),
+        repeats=get("iqa_repeats"),
+        strategies=Path(get("iqa_strategies")) if get("iqa_strategies") else None,
+        base_urls=tuple(get("iqa_base_url")),
+        store=get("iqa_store"),
+        policy=policy,
+        fresh=get("iqa_fresh"),
+        concurrency=get("iqa_concurrency"),
+        budget=get("iqa_budget"),
+        timeout_s=get("iqa_timeout"),
+        min_srcc=get("iqa_min_srcc"),
+        min_plcc=get("iqa_min_plcc"),
+        max_unparsed=get("iqa_max_unparsed"),
+        strict=get("iqa_strict"),
+        alpha=get("iqa_alpha"),
+    )
+
+
+_ASKS_FOR_CELLS = ("iqa_model", "iqa_base_url", "iqa_ratings", "iqa_strategies", "iqa_scale",
+                   "iqa_columns", "iqa_min_srcc", "iqa_min_plcc")  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "iqa(scenario, protocols=..., strategies=...): a cell of the image quality suite"
+    )
+    config.stash[_STATE] = _Run(config)
+    if not _is_worker(config) and any(config.getoption(name) for name in _ASKS_FOR_CELLS):
+        from iqa_checks.errors import IqaChecksError
+        from iqa_checks.settings import check
+
+        try:
+            check(_settings(config))
+        except IqaChecksError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+# --- collection --------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("iqa")
+    if marker is None or "cell_id" not in metafunc.fixturenames:
+        return
+    from iqa_checks.datasets import names_for
+    from iqa_checks.errors import IqaChecksError
+    from iqa_checks.prompts import load_strategies
+    from iqa_checks.protocols import PROTOCOLS
+
+    scenario = marker.kwargs["scenario"]
+    try:
+        settings = _settings(metafunc.config)
+        strategies = marker.kwargs.get("strategies") or load_strategies(settings.strategies)
+        ids = [
+            CellId(scenario, protocol, strategy, stimuli)
+            for stimuli in marker.kwargs.get("stimuli") or names_for(scenario, settings.source)
+            for protocol in marker.kwargs.get("protocols", PROTOCOLS)
+            for strategy in strategies
+        ]
+    except IqaChecksError as error:
+        raise pytest.UsageError(str(error)) from None
+    metafunc.parametrize("cell_id", ids, ids=map(str, ids))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    cells = [item for item in session.items if "cell_id" in getattr(item, "fixturenames", ())]
+    session.config.stash[_STATE].n_cells = len(cells)
+
+
+# --- fixtures ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stimuli(cell_id: CellId, pytestconfig: pytest.Config) -> StimulusSet:
+    """The stimuli of a cell. Override it to test on a set of your own."""
+    from iqa_checks.datasets import stimuli_for
+    from iqa_checks.errors import StimuliAbsent
+
+    run = pytestconfig.stash[_STATE]
+    key = (cell_id.stimuli, cell_id.scenario)
+    if key not in run.stimuli:
+        try:
+            scenario: Any = cell_id.scenario
+            run.stimuli[key] = stimuli_for(cell_id.stimuli, scenario, run.settings.source)
+        except StimuliAbsent as error:
+            run.stimuli[key] = error
+    if isinstance(run.stimuli[key], StimuliAbsent):
+        pytest.skip(str(run.stimuli[key]))
+    found: StimulusSet = run.stimuli[key]
+    return found
+
+
+@pytest.fixture(scope="session")
+def observer_model(pytestconfig: pytest.Config) -> Iterator[Asker]:
+    """The model under test. Override it to ask something that is no endpoint."""
+    run = pytestconfig.stash[_STATE]
+    if _is_worker(pytestconfig):
+        remote = _connect(pytestconfig)
+        yield remote
+        remote.close()
+    else:
+        if run.asker is None:
+            run.asker = run.settings.open_asker()
+        yield run.asker
+
+
+@pytest.fixture
+def cell(cell_id: CellId, stimuli: StimulusSet, pytestconfig: pytest.Config) -> Cell:
+    """What to measure. Override it to change seed, scaling or repeats of some cells."""
+    from iqa_checks.cell import Cell
+
+    settings = pytestconfig.stash[_STATE].settings
+    scenario: Any = cell_id.scenario
+    protocol: Any = cell_id.protocol
+    return Cell(
+        stimuli,
+        scenario,
+        protocol,
+        cell_id.strategy,
+        preset=settings.preset,
+        scaling=settings.scaling,
+        seed=settings.seed,
+        repeats=settings.repeats,
+        strategies=settings.strategies,
+    )
+
+
+@pytest.fixture
+def outcome(
+    cell: Cell, observer_model: Asker, request: pytest.FixtureRequest, record_property: Any
+) -> Outcome:
+    """The cell, asked and judged. A failure to ask is an error of the test, not a failure."""
+    from iqa_checks.cell import run_cell
+    from iqa_checks.gate import judge
+    from iqa_checks.report.row import row_of
+
+    run = request.config.stash[_STATE]
+    settings = run.settings
+    result = run_cell(cell, observer_model)
+    verdict = judge(result, settings.gate(max(1, run.n_cells)))
+    row = row_of(result, verdict, settings.model)
+    request.node.stash[_ROW] = row.plain()
+    for name, value in (
+        ("iqa_srcc", row.srcc.value),
+        ("iqa_plcc", row.plcc.value),
+        ("iqa_unparsed_rate", row.unparsed_rate),
+        ("iqa_verdict", row.verdict),
+    ):
+        record_property(name, value)
+    return Outcome(result, verdict)
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None, pytest.TestReport, pytest.TestReport]:  # type: ignore[type-arg]
+    report = yield
+    if call.when == "setup" and _ROW in item.stash:
+        report.iqa_row = item.stash[_ROW]
+    if call.excinfo is not None and "cell_id" in getattr(item, "fixturenames", ()):
+        from iqa_checks.errors import InfrastructureError, IqaChecksError, StoreError
+
+        error = call.excinfo.value
+        if isinstance(error, IqaChecksError):
+            report.longrepr = f"{type(error).__name__}: {error}"
+            report.iqa_ends_run = isinstance(error, (InfrastructureError, StoreError))
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    config = _CONTROLLER.get("config")
+    if config is None or _is_worker(config):
+        return
+    run = config.stash[_STATE]
+    row = getattr(report, "iqa_row", None)
+    if row is not None:
+        run.rows.append(row)
+    if run.asker is not None and run.asker.broker.fatal is not None:
+        session = _CONTROLLER["session"]
+        session.shouldfail = session.shouldfail or str(run.asker.broker.fatal)
+    if report.skipped and _CELL_ID.search(report.nodeid) and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        run.absent[reason] = report.nodeid
+
+
+_CONTROLLER: dict[str, Any] = {}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    _CONTROLLER.update(session=session, config=session.config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    run = session.config.stash[_STATE]
+    if run.asker is None:
+        return
+    fatal = run.asker.broker.fatal
+    run.asker.close(finished=exitstatus in (0, 1) and fatal is None)
+    if fatal is not None:
+        session.exitstatus = EXIT_INFRASTRUCTURE
+    if run.rendezvous:
+        Path(run.rendezvous).unlink(missing_ok=True)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    run = config.stash[_STATE]
+    if _is_worker(config) or not (run.rows or run.absent or run.asker):
+        return
+    from iqa_checks.report.summary import summary_lines, write_results
+
+    settings = run.settings
+    totals = run.asker.broker.totals if run.asker else None
+    terminalreporter.section("image quality")
+    color = terminalreporter.hasmarkup
+    for line in summary_lines(run.rows, run.absent, settings, totals, color=color):
+        terminalreporter.write_line(line)
+    folder = config.getoption("iqa_out")
+    if folder:
+        paths = write_results(Path(folder), run.rows, settings, totals, run.started_at)
+        terminalreporter.write_line("wrote " + ", ".join(str(path) for path in paths))
+
+
+# --- xdist -------------------------------------------------------------------------------------
+
+
+class _Xdist:
+    """Hooks that exist only where pytest-xdist is loaded."""
+
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker where to look for the broker; nothing is opened yet."""
+        config = node.config
+        run = config.stash[_STATE]
+        if not run.rendezvous:
+            name = f"iqa-{os.getpid()}-{secrets.token_hex(8)}.json"
+            run.rendezvous = str(Path(tempfile.gettempdir()) / name)
+        node.workerinput["iqa_rendezvous"] = run.rendezvous
+        node.workerinput["iqa_local"] = bool(getattr(node.gateway.spec, "popen", False))
+
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Start the broker as soon as a worker has collected a cell."""
+        run = node.config.stash[_STATE]
+        if run.asker is not None or not any(_CELL_ID.search(name) for name in ids):
+            return
+        key = secrets.token_hex(32)
+        try:
+            run.asker = run.settings.open_asker()
+            where = {"port": run.asker.listen(key), "key": key}
+        except Exception as error:
+            where = {"error": f"{type(error).__name__}: {error}"}
+        descriptor = os.open(run.rendezvous + ".part", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(where, file)
+        os.replace(run.rendezvous + ".part", run.rendezvous)
+
+
+def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
+    if manager.hasplugin("xdist") and not manager.hasplugin("iqa_checks.xdist"):
+        manager.register(_Xdist(), "iqa_checks.xdist")
+
+
+def _connect(config: pytest.Config) -> Any:
+    """A worker's way to the broker of the controller."""
+    from iqa_checks.broker import RemoteAsker
+    from iqa_checks.errors import InfrastructureError, UsageError
+
+    given: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
+    if not given.get("iqa_local"):
+        raise UsageError(
+            "workers on other hosts cannot reach the run's broker; run workers on this machine "
+            "(-n 8) and scale the model server instead: give several --iqa-base-url"
+        )
+    path = Path(given["iqa_rendezvous"])
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise InfrastructureError("the controller's broker did not start within 60 s")
+        time.sleep(0.02)
+    where = json.loads(path.read_text())
+    if "error" in where:
+        raise InfrastructureError(where["error"])
+    return RemoteAsker(where["port"], where["key"])

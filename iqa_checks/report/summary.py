@@ -1,0 +1,110 @@
+"""The end of a run: the summary in the terminal and the files of ``--iqa-out``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iqa_checks.report.row import SCHEMA_VERSION, Row
+from iqa_checks.report.tables import csv_table, markdown_table, terminal_table
+
+if TYPE_CHECKING:
+    from iqa_checks.broker import Totals
+    from iqa_checks.settings import Settings
+
+
+def summary_lines(
+    rows: Sequence[Mapping[str, Any]],
+    absent: Mapping[str, str],
+    settings: Settings,
+    totals: Totals | None,
+    *,
+    color: bool,
+) -> list[str]:
+    """Who was asked, the table, what must be known to read it, and what was not measured."""
+    ordered = in_order(rows)
+    lines = [headline(settings), *(replies_line(totals) if totals else ())]
+    if ordered:
+        lines += terminal_table(ordered, color=color).rstrip().splitlines()
+    lines += [f"note: {note}" for note in _notes(ordered)]
+    lines += [f"warning: {row.cell}: {w}" for row in ordered for w in row.warnings]
+    lines += [f"not measured: {reason}" for reason in sorted(absent)]
+    return lines
+
+
+def headline(settings: Settings) -> str:
+    kind = "simulated observer" if settings.model.split(":")[0] in ("observer", "random") else ""
+    model = f"{settings.model} ({kind})" if kind else settings.model
+    return f"model {model}, preset {settings.preset}, seed {settings.seed}"
+
+
+def replies_line(totals: Totals) -> list[str]:
+    line = f"replies: {totals.new} new, {totals.resumed} resumed, {totals.reused} reused"
+    if totals.oldest_reused_at:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(totals.oldest_reused_at))
+        line += f" (the oldest from {when})"
+    tokens = totals.prompt_tokens + totals.completion_tokens
+    retries = f"; {totals.retries} retries" if totals.retries else ""
+    return [line + (f"; {tokens:,} tokens" if tokens else "") + retries]
+
+
+def in_order(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Rows in the order of their cells, whatever order workers finished in."""
+    read = [Row.from_plain(dict(row)) for row in rows]
+    protocols = ("single", "double", "multiple")
+    strategies = ("standard", "in_context", "chain_of_thought")
+
+    def place(row: Row) -> tuple[object, ...]:
+        known = row.strategy in strategies
+        strategy = strategies.index(row.strategy) if known else len(strategies)
+        return row.stimuli, row.scenario, protocols.index(row.protocol), strategy, row.cell
+
+    return sorted(read, key=place)
+
+
+def write_results(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    settings: Settings,
+    totals: Totals | None,
+    started_at: float,
+) -> list[Path]:
+    """Write ``results.json``, ``results.md`` and ``results.csv``."""
+    ordered = in_order(rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {
+        "schema": SCHEMA_VERSION,
+        "model": settings.model,
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "started_at": started_at,
+        "versions": _versions(),
+        "replies": asdict(totals) if totals else None,
+        "rows": [row.plain() for row in ordered],
+    }
+    notes = "".join(f"- {note}\n" for note in _notes(ordered))
+    text = f"{headline(settings)}\n\n{markdown_table(ordered)}\n{notes}"
+    files = {
+        "results.json": json.dumps(document, indent=1, allow_nan=False) + "\n",
+        "results.md": text,
+        "results.csv": csv_table(ordered),
+    }
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(f"{row.stimuli}: {note}" for row in rows for note in row.notes))
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("iqa_checks", "numpy", "scipy", "pillow", "openai", "pytest")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}

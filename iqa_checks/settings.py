@@ -1,0 +1,102 @@
+"""What a run was asked to do: the options of the command line as one record, and their checks.
+
+Nothing heavy is imported here, so that pytest can read options without loading numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iqa_checks.errors import UsageError
+
+if TYPE_CHECKING:
+    from iqa_checks.broker import LocalAsker, Policy
+    from iqa_checks.datasets import StimulusSource
+    from iqa_checks.gate import Gate
+    from iqa_checks.protocols import Preset
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Options of a run. Units: ``timeout_s`` in seconds, ``budget`` in new requests."""
+
+    model: str
+    source: StimulusSource
+    seed: int = 0
+    preset: Preset = "sound"
+    scaling: str = "thurstone_map"
+    repeats: int = 1
+    strategies: Path | None = None
+    base_urls: tuple[str, ...] = ()
+    store: str = ".iqa/replies.sqlite"
+    policy: Policy = "ask"
+    fresh: bool = False
+    concurrency: int = 32
+    budget: int | None = None
+    timeout_s: float = 120.0
+    min_srcc: float | None = None
+    min_plcc: float | None = None
+    max_unparsed: float = 0.1
+    strict: bool = False
+    alpha: float = 0.05
+
+    @property
+    def identity(self) -> str:
+        """What makes an interrupted run this run: with the model, decides what is resumed."""
+        parts = [self.seed, self.preset, self.repeats]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def gate(self, n_cells: int) -> Gate:
+        from iqa_checks.gate import Gate
+
+        return Gate(
+            self.min_srcc, self.min_plcc, self.max_unparsed, self.strict, self.alpha, n_cells
+        )
+
+    def open_asker(self) -> LocalAsker:
+        """Start the broker of this run; nothing is sent yet."""
+        from iqa_checks.broker import open_asker
+        from iqa_checks.models import Access
+
+        return open_asker(
+            self.model,
+            store=self.store,
+            access=Access(base_urls=self.base_urls, timeout_s=self.timeout_s),
+            identity=self.identity,
+            fresh=self.fresh,
+            policy=self.policy,
+            concurrency=self.concurrency,
+            budget=self.budget,
+        )
+
+
+def check(settings: Settings) -> None:
+    """Find a user's mistakes before anything is collected; `UsageError` or `StimulusError`."""
+    from iqa_checks.models import find_model
+    from iqa_checks.prompts import load_strategies
+
+    find_model(settings.model)
+    load_strategies(settings.strategies)
+    if settings.source.ratings is not None:
+        from iqa_checks.layouts import RatingTable, read_ratings
+
+        source = settings.source
+        assert source.ratings is not None
+        read_ratings(RatingTable(source.ratings, source.columns, source.scale, source.polarity))
+    for name in ("min_srcc", "min_plcc"):
+        least = getattr(settings, name)
+        if least is not None and not -1 < least < 1:
+            raise UsageError(f"{_option(name)} {least:g}: a correlation gate lies in (-1, 1)")
+    for name in ("concurrency", "repeats"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"{_option(name)} {getattr(settings, name)}: expected at least 1")
+    if not 0 < settings.alpha < 1:
+        raise UsageError(f"--iqa-alpha {settings.alpha:g}: expected a rate between 0 and 1")
+
+
+def _option(name: str) -> str:
+    return f"--iqa-{name.replace('_', '-')}"
