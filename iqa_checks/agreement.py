@@ -608,13 +608,14 @@ def _logistic_rows(
     n = y.shape[1]
     if n < _MIN_LOGISTIC_POINTS:
         return mapped, best
+    if direction == "free":
+        mapped = _published_fits(np.broadcast_to(x, y.shape), y)
+        return mapped, _row_pearson(mapped, y)
     shared = len(x) == 1
     for rows in _slices(len(y), n):
         own_x = x if shared else x[rows]
-        for start in _starts(own_x, direction):
-            fit, value = _fit_sigmoid(own_x, y[rows], start, rising=direction != "free")
-            # A curve that falls is no fit of a fixed direction, even where a line falls more.
-            value = np.abs(value) if direction == "free" else np.where(value > 0, value, -np.inf)
+        for start in _starts(own_x):
+            fit, value = _fit_sigmoid(own_x, y[rows], start)
             better = value > np.nan_to_num(best[rows], nan=np.inf) + 1e-12
             best[rows] = np.where(better, value, best[rows])
             mapped[rows] = np.where(better[:, None], fit, mapped[rows])
@@ -639,23 +640,39 @@ def _linear_rows(
     return mean + slope * centred, np.abs(values) if direction == "free" else values
 
 
+def _published_fits(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Mapped scores of rows, by the fit in the code of Wu et al. 2024.
+
+    Unrelated scores have many local optima, some of them saturated; only the same solver from the
+    same start falls into the same ones.
+    """
+    from scipy.optimize import leastsq
+    from scipy.special import expit
+
+    def curve(b: FloatArray, s: FloatArray) -> FloatArray:
+        return np.asarray(b[1] + (b[0] - b[1]) * expit((s - b[2]) / max(abs(b[3]), 1e-300)))
+
+    mapped = np.empty(y.shape)
+    for row, (s, opinions) in enumerate(zip(x, y, strict=True)):
+        start = (opinions.max(), opinions.min(), s.mean(), max(s.std() / 4, 1e-300))
+        found, _ = leastsq(lambda b, s=s, o=opinions: curve(b, s) - o, start, maxfev=2_000)
+        mapped[row] = curve(found, s)
+    return mapped
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Start:
     """Where a fit starts and how far its log width may go; (1 or B, 1) arrays."""
 
-    location: FloatArray
+    centre: FloatArray
     log_width: FloatArray
     lowest: FloatArray
     highest: FloatArray
 
 
-def _starts(x: FloatArray, direction: Direction) -> list[_Start]:
+def _starts(x: FloatArray) -> list[_Start]:
     mean = x.mean(axis=1, keepdims=True)
     deviation = np.maximum(x.std(axis=1, keepdims=True), np.finfo(float).tiny)
-    if direction == "free":
-        log_width = np.log(deviation / 4)
-        # Wide limits: the published fit may saturate, and only overflow has to be kept out.
-        return [_Start(mean, log_width, log_width - 12, log_width + 12)]
     low, median, high = np.quantile(x, (0.25, 0.5, 0.75), axis=1)[..., None]
     # One far outlier inflates the standard deviation, and ties can make the quartiles equal.
     quartiles = (high - low) / 1.35
@@ -669,28 +686,26 @@ def _starts(x: FloatArray, direction: Direction) -> list[_Start]:
     ]
 
 
-def _fit_sigmoid(
-    x: FloatArray, y: FloatArray, start: _Start, rising: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Levenberg-Marquardt on location and log width, level and amplitude projected out.
+def _fit_sigmoid(x: FloatArray, y: FloatArray, start: _Start) -> tuple[FloatArray, FloatArray]:
+    """Levenberg-Marquardt on offset and log width, level and amplitude projected out.
 
-    Returns the fitted (B, n) curves and their signed (B,) correlation with y. With `rising`, rows
-    that start on a falling curve stay there: descent does not turn a curve around.
+    Returns the fitted (B, n) curves and their (B,) correlation with y, -inf in rows that start
+    on a falling curve: descent does not turn a curve around.
     """
     y_mean = y.mean(axis=1, keepdims=True)
-    y = y - y_mean
+    x, y = x - start.centre, y - y_mean
     shape = (len(y), 1)
-    point = np.stack([np.broadcast_to(v, shape) for v in (start.location, start.log_width)])
+    point = np.stack([np.zeros(shape), np.broadcast_to(start.log_width, shape)])
     bounds = np.stack([np.broadcast_to(v, shape) for v in (start.lowest, start.highest)])
     first = _sigmoid(x, y, point)
-    active = (first.amplitude[:, 0] > 0) | (not rising)
+    active = first.amplitude[:, 0] > 0
     if active.any():
         own_x = x if len(x) == 1 else x[active]
         point[:, active] = _levenberg_marquardt(
-            own_x, y[active], point[:, active], bounds[:, active], first.rows(active), rising
+            own_x, y[active], point[:, active], bounds[:, active], first.rows(active)
         )
     fit = _sigmoid(x, y, point)
-    value = np.sign(fit.amplitude) * np.sqrt(np.clip(fit.explained, 0.0, 1.0))
+    value = np.where(fit.amplitude > 0, np.sqrt(np.clip(fit.explained, 0.0, 1.0)), -np.inf)
     return y_mean + fit.amplitude * fit.curve, value[:, 0]
 
 
@@ -700,52 +715,64 @@ def _levenberg_marquardt(
     point: FloatArray,
     bounds: FloatArray,
     current: _Sigmoids,
-    rising: bool,
 ) -> FloatArray:
-    """Best (location, log width), (2, B, 1), from `point`, where the curves are `current`."""
+    """Best (offset, log width), (2, B, 1), from `point`, where the curves are `current`."""
     best = point.copy()
     rows = np.arange(len(y))
     damping = np.full((len(y), 1), 1e-2)
-    reach = np.broadcast_to(x.std(axis=1, keepdims=True), damping.shape)
     active = np.ones(len(y), dtype=bool)
     for _ in range(_MAX_FIT_STEPS):
         # Rows converge at very different speeds: drop the finished ones once they are many.
         if 4 * np.count_nonzero(active) <= 3 * len(rows):
             best[:, rows] = point
-            rows, y, reach, damping = rows[active], y[active], reach[active], damping[active]
+            rows, y, damping = rows[active], y[active], damping[active]
             x = x if len(x) == 1 else x[active]
             point, bounds, current = point[:, active], bounds[:, active], current.rows(active)
             active = active[active]
         if not len(rows):
             break
-        along, across = _marquardt_step(current, y, damping)
-        # Long steps leave the region where the curve resembles its tangent.
-        location = point[0] + np.clip(along, -reach, reach)
-        log_width = np.clip(point[1] + np.clip(across, -1.0, 1.0), *bounds)
-        trial = _sigmoid(x, y, np.stack([location, log_width]))
+        moved = _moved(x, point, bounds, _marquardt_step(current, y, damping))
+        trial = _sigmoid(x, y, moved)
         gain = (trial.explained - current.explained)[:, 0]
-        allowed = (trial.amplitude[:, 0] > 0) | (not rising)
-        better = active & allowed & (gain > 0)
-        point[:, better] = location[better], log_width[better]
+        rising = trial.amplitude[:, 0] > 0
+        better = active & rising & (gain > 0)
+        point[:, better] = moved[:, better]
         current.replace(better, trial)
         # A heavily damped step gains little anywhere: only a free one tells that nothing is left.
-        finished = allowed & (np.abs(gain) <= _FIT_TOLERANCE) & (damping[:, 0] <= 1e-2)
+        finished = rising & (np.abs(gain) <= _FIT_TOLERANCE) & (damping[:, 0] <= 1e-2)
         active &= ~finished & (damping[:, 0] < 1e3)
         damping *= np.where(better, 0.2, 5.0)[:, None]
     best[:, rows] = point
     return best
 
 
+def _moved(
+    x: FloatArray, point: FloatArray, bounds: FloatArray, step: tuple[FloatArray, FloatArray]
+) -> FloatArray:
+    """The point after a step, limited to where the curve still changes."""
+    offset, log_width = point
+    new_width = np.clip(log_width + np.clip(step[1], -1.0, 1.0), *bounds)
+    steepness = np.exp(-new_width)
+    reach = 2 + x.std(axis=1, keepdims=True) * steepness
+    # Twelve widths outside the scores the curve is an exponential to six digits.
+    low = x.min(axis=1, keepdims=True) * steepness - 12
+    high = x.max(axis=1, keepdims=True) * steepness + 12
+    return np.stack([np.clip(offset + np.clip(step[0], -reach, reach), low, high), new_width])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sigmoids:
-    """Centred curves (B, n), their derivatives by location and log width, and the linear fit.
+    """Centred curves (B, n), their derivatives by offset and log width, and the linear fit.
+
+    A curve is ``1 / (1 + exp(offset - x / width))``. With the offset in place of the location,
+    the exponential that the curve tends to far from its centre is a limit in one unknown.
 
     `amplitude` (B, 1) is the least-squares factor of the curve, `explained` (B, 1) the share of
     the variance of y that it explains.
     """
 
     curve: FloatArray
-    by_location: FloatArray
+    by_offset: FloatArray
     by_width: FloatArray
     amplitude: FloatArray
     explained: FloatArray
@@ -761,13 +788,12 @@ class _Sigmoids:
 
 
 def _sigmoid(x: FloatArray, y: FloatArray, point: FloatArray) -> _Sigmoids:
-    """Curves at `point`, (location, log width) of each row, for centred y (B, n)."""
+    """Curves at `point`, (offset, log width) of each row, for centred y (B, n)."""
     from scipy.special import expit
 
-    location, log_width = point
-    steepness = np.exp(-log_width)
-    scaled = (x - location) * steepness
-    curve = expit(scaled)
+    offset, log_width = point
+    scaled = x * np.exp(-log_width)
+    curve = expit(scaled - offset)
     slope = curve * (1 - curve)
     curve -= curve.mean(axis=1, keepdims=True)
     square = _dot(curve, curve)
@@ -777,7 +803,7 @@ def _sigmoid(x: FloatArray, y: FloatArray, point: FloatArray) -> _Sigmoids:
     total = _dot(y, y)
     return _Sigmoids(
         curve,
-        -slope * steepness,
+        -slope,
         -slope * scaled,
         product / square,
         product**2 / (square * np.where(total > 0, total, 1.0)),
@@ -787,7 +813,7 @@ def _sigmoid(x: FloatArray, y: FloatArray, point: FloatArray) -> _Sigmoids:
 def _marquardt_step(
     fit: _Sigmoids, y: FloatArray, damping: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Damped Gauss-Newton step of (location, log width), (B, 1) each; Kaufman's Jacobian."""
+    """Damped Gauss-Newton step of (offset, log width), (B, 1) each; Kaufman's Jacobian."""
     residual = y - fit.amplitude * fit.curve
     square = np.maximum(_dot(fit.curve, fit.curve), 1e-20)
 
@@ -797,7 +823,7 @@ def _marquardt_step(
         derivative *= fit.amplitude
         return derivative
 
-    a, b = projected(fit.by_location), projected(fit.by_width)
+    a, b = projected(fit.by_offset), projected(fit.by_width)
     tiny = np.finfo(float).tiny
     aa, bb = (_dot(v, v) * (1 + damping) + tiny for v in (a, b))
     ab, right_a, right_b = _dot(a, b), _dot(a, residual), _dot(b, residual)

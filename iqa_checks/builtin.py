@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iqa_checks.selection import select_uniform
 from iqa_checks.stimuli import Rated, Stimulus, StimulusSet, check_opinions, verify
@@ -106,7 +106,7 @@ def photograph(name: str) -> NDArray[np.uint8]:
     import numpy as np
     import PIL.Image
 
-    pixels = np.asarray(_SOURCES[name]())
+    pixels = _photograph_as_shipped(name)
     height, width = pixels.shape[:2]
     scale = min(height / HEIGHT, width / WIDTH)
     crop_h, crop_w = round(HEIGHT * scale), round(WIDTH * scale)
@@ -185,27 +185,17 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @cache
-def _skimage(name: str) -> NDArray[np.uint8]:
+def _photograph_as_shipped(name: str) -> NDArray[np.uint8]:
+    """The pixels of a photograph as its package carries it."""
     import numpy as np
+
+    if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image
+
+        return np.asarray(load_sample_image(f"{name}.jpg"))
     from skimage import data
 
-    return np.asarray(
-        data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
-    )
-
-
-@cache
-def _sklearn(name: str) -> NDArray[np.uint8]:
-    import numpy as np
-    from sklearn.datasets import load_sample_image
-
-    return np.asarray(load_sample_image(f"{name}.jpg"))
-
-
-_SOURCES: dict[str, Callable[[], NDArray[np.uint8]]] = {
-    **{
-        n: lambda n=n: _skimage(n)
-        for n in ("astronaut", "chelsea", "coffee", "rocket", "motorcycle")
-    },
-    **{n: lambda n=n: _sklearn(n) for n in ("china", "flower")},
-}
+    if name == "motorcycle":
+        left_view: Any = data.stereo_motorcycle
+        return np.asarray(left_view()[0])
+    return np.asarray(getattr(data, name)())

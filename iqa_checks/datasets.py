@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from iqa_checks.errors import StimuliAbsent, UsageError, known_names
 from iqa_checks.layouts import RatingTable, read_ratings
@@ -253,4 +253,4 @@ def as_attribute(text: str) -> Attribute:
 
     if text not in ATTRIBUTES:
         raise known_names("attribute", text, ATTRIBUTES)
-    return cast(Any, text)
+    return text

@@ -17,7 +17,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -316,7 +316,7 @@ def outcome(
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None, pytest.TestReport, pytest.TestReport]:  # type: ignore[type-arg]
+) -> Generator[None, Any, Any]:
     report = yield
     if call.when == "setup" and _ROW in item.stash:
         report.iqa_row = item.stash[_ROW]

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import itertools
 import json
 import re
 import time
@@ -64,7 +65,7 @@ class Task:
     """What a prompt asks: the answer's form, and for each stimulus its images.
 
     ``stimuli`` holds one tuple of image positions per stimulus, reference first where there is
-    one; ``same_scene`` pairs are compared by colour.
+    one; ``color`` says that they are pairs of photographs to compare by colour.
     """
 
     answer: str
@@ -173,7 +174,7 @@ def decode(data: bytes) -> NDArray[np.float32]:
     import PIL.Image
 
     with PIL.Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+        return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
 
 
 def _quality(images: Sequence[NDArray[np.float32]], *, color: bool) -> float:
@@ -208,7 +209,7 @@ def _rank(perceived: Sequence[float], traits: Traits, _draw: Any) -> str:
     """Ranks from 0; a stimulus within the tie threshold of the one below shares its rank."""
     order = sorted(range(len(perceived)), key=lambda k: perceived[k])
     ranks, rank = {order[0]: 0}, 0
-    for below, k in zip(order, order[1:], strict=False):
+    for below, k in itertools.pairwise(order):
         rank += perceived[k] - perceived[below] >= traits.tie
         ranks[k] = rank
     return ", ".join(f"{'ABCDEFGHIJ'[k]}={ranks[k]}" for k in range(len(perceived)))

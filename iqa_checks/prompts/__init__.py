@@ -138,10 +138,7 @@ def _exemplars(
     ordered = sorted(held_out, key=stimuli.quality_of)
     if protocol == "single":
         return (ordered[len(ordered) // 2],)
-    if protocol == "double":
-        chosen = [ordered[0], ordered[-1]]
-    else:
-        chosen = list(held_out[:needed])
+    chosen = [ordered[0], ordered[-1]] if protocol == "double" else list(held_out[:needed])
     if preset == "paper":
         return tuple(sorted(chosen, key=stimuli.quality_of, reverse=protocol == "double"))
     return tuple(s for s in held_out if s in chosen)  # in the held-out, random order
