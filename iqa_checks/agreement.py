@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -233,14 +234,15 @@ def fit_logistic4(
 
     ``f(s) = b2 + (b1 - b2) / (1 + exp(-(s - b3) / b4))``, b4 > 0, and b1 >= b2 unless `direction`
     is 'free'. With a fixed direction, b4 is at least a tenth of the spread of the scores, so that
-    the curve cannot shrink to a step. With 'free', the fit starts where that of Wu et al. 2024
-    does (mean and a quarter of the standard deviation of the scores).
+    the curve cannot shrink to a step, and the best of three starts is taken. 'free' repeats the
+    fit in the code of Wu et al. 2024: MINPACK from the mean and a quarter of the standard
+    deviation of the scores, whatever local optimum that ends in.
 
     Returns
     -------
     (n,) float64
-        In the units of `mos`. A straight line when that does better or n < 5; the mean opinion
-        when nothing of the direction asked does better than that.
+        In the units of `mos`. A straight line when n < 5 or, with a fixed direction, when that
+        does better; the mean opinion when nothing of the direction asked does better than that.
 
     Raises
     ------
@@ -652,11 +654,16 @@ def _published_fits(x: FloatArray, y: FloatArray) -> FloatArray:
     def curve(b: FloatArray, s: FloatArray) -> FloatArray:
         return np.asarray(b[1] + (b[0] - b[1]) * expit((s - b[2]) / max(abs(b[3]), 1e-300)))
 
+    def residual(b: FloatArray, s: FloatArray, o: FloatArray) -> FloatArray:
+        return curve(b, s) - o
+
     mapped = np.empty(y.shape)
     for row, (s, opinions) in enumerate(zip(x, y, strict=True)):
         start = (opinions.max(), opinions.min(), s.mean(), max(s.std() / 4, 1e-300))
-        found, _ = leastsq(lambda b, s=s, o=opinions: curve(b, s) - o, start, maxfev=2_000)
-        mapped[row] = curve(found, s)
+        # Slow valleys are cut short (full_output: without a warning); the value has settled there.
+        found = leastsq(partial(residual, s=s, o=opinions), start, maxfev=2_000, full_output=True)
+        fitted = curve(found[0], s)
+        mapped[row] = fitted if np.all(np.isfinite(fitted)) else opinions.mean()
     return mapped
 
 

@@ -128,7 +128,8 @@ def test_fixed_direction_gives_a_rising_curve(pair: tuple[FloatArray, FloatArray
     assert plcc(x, y) >= plcc(x, y, "linear") - 1e-12
     assert plcc(x, y, "linear") == plcc(x, y, "none")
     assert rmse(x, y) <= rmse(x, y, "linear") + 1e-9 <= rmse(x, y, "none") + 2e-9
-    assert plcc(x, y, direction="free") >= 0
+    free = plcc(x, y, direction="free")
+    assert math.isnan(free) or free >= -1e-6
 
 
 @given(paired(min_size=5), st.floats(0.1, 50), st.floats(-100, 100))
@@ -240,27 +241,20 @@ def test_intervals_cover_the_truth(interval: str, statistic: str) -> None:
 
 def test_intervals_over_references_cover_the_truth() -> None:
     """Errors shared within a reference: leaving out stimuli is too sure, references is not."""
-    x = np.random.default_rng(0).normal(size=(4000, 150))
-    errors = np.random.default_rng(1)
-    shared = np.repeat(errors.normal(size=(4000, 15)), 10, axis=1)
-    y = x + math.sqrt(0.5) * shared + math.sqrt(0.5) * errors.normal(size=x.shape)
-    truth = srcc(x.ravel(), y.ravel())
+    # Scores x + s and opinions x + (s + e) / sqrt(2), all standard normal, s by reference.
+    truth = 6 / math.pi * math.asin((1 + math.sqrt(0.5)) / 4)
+    rng = np.random.default_rng(0)
     covered = {"references": 0, "stimuli": 0}
-    for scores, mos in zip(x[:200] + shared[:200], y[:200], strict=True):
+    for _ in range(200):
+        x, e = rng.normal(size=(2, 150))
+        shared = rng.normal(size=15)[REFERENCES]
         for name, cluster in (("references", REFERENCES), ("stimuli", None)):
-            found = correlation(scores, mos, cluster=cluster)
+            found = correlation(x + shared, x + (shared + e) / math.sqrt(2), cluster=cluster)
             assert found.low is not None
             assert found.high is not None
-            covered[name] += found.low <= _clustered_truth() <= found.high
-    assert truth > 0
-    assert covered["references"] / 200 >= 0.89
+            covered[name] += found.low <= truth <= found.high
+    assert covered["references"] / 200 >= 0.9
     assert covered["stimuli"] < covered["references"]
-
-
-def _clustered_truth() -> float:
-    """SRCC of scores x + s and opinions x + s / sqrt(2) + e / sqrt(2), all standard normal."""
-    rho = (1 + math.sqrt(0.5)) / math.sqrt(2 * 2)
-    return 6 / math.pi * math.asin(rho / 2)
 
 
 def test_p_values_answer_the_gate() -> None:
