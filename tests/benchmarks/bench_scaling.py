@@ -21,7 +21,7 @@ from iqa_checks.scaling import Comparisons, thurstone_map
 
 FloatArray = NDArray[np.float64]
 
-# choix takes a Python list of comparisons and needs about a second per 5,000 stimuli.
+# choix loops over a Python list and builds dense matrices: slow, and M x M in memory, above this.
 CHOIX_LIMIT = 1_000
 L_BFGS_LIMIT = 10_000
 
