@@ -7,8 +7,10 @@ that is wrong is reported with its file, row, value and remedy.
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -40,15 +42,15 @@ def read_ratings(table: RatingTable) -> tuple[list[Rated], tuple[float, float], 
 
     Raises `StimulusError` naming file, row, value and remedy.
     """
-    lines = _text(table.path).splitlines()
-    header = [line.lstrip("# ").partition(":") for line in lines if line.startswith("#")]
-    stated = {name.strip().lower(): value.strip() for name, _, value in header}
-    body = [(n, line) for n, line in enumerate(lines, start=1) if not line.startswith("#")]
-    rows = list(_rows(table, body))
+    lines = list(io.StringIO(_text(table.path)))  # not splitlines: U+2028 may stand in a name
+    stated, n_comments = _stated(lines)
+    rows = list(_rows(table, lines[n_comments:], n_comments))
     if not rows:
         raise StimulusError(f"{table.path}: no ratings; expected a header and one row per image")
     polarity = table.polarity or _polarity(stated.get("polarity"), table)
-    scale = table.scale or (parse_scale(stated["scale"]) if "scale" in stated else None)
+    scale = table.scale
+    if scale is None and "scale" in stated:
+        scale = parse_scale(stated["scale"], where=f"{table.path}: ")
     note = f"scale {scale[0]:g}..{scale[1]:g}" if scale else ""
     if scale is None:
         scale = (min(row.mos for row in rows), max(row.mos for row in rows))
@@ -73,15 +75,29 @@ def load_ratings(table: RatingTable) -> StimulusSet:
     )
 
 
-def parse_scale(text: str) -> tuple[float, float]:
+def _stated(lines: Sequence[str]) -> tuple[dict[str, str], int]:
+    """What the comments at the top state ("# scale: 1:5"), and how many lines they are.
+
+    Further down a line that begins with # is a row: of an image called "#1.png".
+    """
+    top = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    parts = [line.lstrip("# ").partition(":") for line in top]
+    return {name.strip().lower(): value.strip() for name, _, value in parts}, len(top)
+
+
+def parse_scale(text: str, *, where: str = "") -> tuple[float, float]:
     """Read "1:5" or "1..5"."""
     parts = text.replace("..", ":").split(":")
     try:
         low, high = (float(part) for part in parts)
     except ValueError:
-        raise StimulusError(f"scale {text!r}: expected LOW:HIGH, as in 1:5 or 0:100") from None
+        raise StimulusError(
+            f"{where}scale {text!r}: expected LOW:HIGH, as in 1:5 or 0:100"
+        ) from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise StimulusError(f"scale {text!r}: the low end must lie below the high end")
+        raise StimulusError(
+            f"{where}scale {text!r}: the low end must lie below the high end, as in 1:5"
+        )
     return low, high
 
 
@@ -89,11 +105,14 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise StimulusError(
-                f"{path} is over {MAX_TABLE_BYTES // 2**20} MiB: not a rating table"
+                f"{path} is over {MAX_TABLE_BYTES // 2**20} MiB: not a table of ratings; "
+                "give one with a row per image"
             )
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise StimulusError(f"ratings table {path}: {error.strerror}") from None
+        raise StimulusError(
+            f"table of ratings {path} cannot be read ({error.strerror}); check the path"
+        ) from None
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise StimulusError(
@@ -117,22 +136,27 @@ def _polarity(stated: str | None, table: RatingTable) -> Polarity:
     return cast(Polarity, stated)
 
 
-def _rows(table: RatingTable, body: list[tuple[int, str]]) -> Iterator[Rated]:
-    reader = csv.reader((line for _, line in body), strict=True)
-    numbers = iter([n for n, _ in body])
+def _rows(table: RatingTable, lines: Sequence[str], n_before: int) -> Iterator[Rated]:
+    reader = csv.reader(lines, strict=True)
+    number = n_before + 1
     try:
         names = [name.strip() for name in next(reader, [])]
-        next(numbers, None)
         where = _columns(table, names)
-        for fields, number in zip(reader, numbers, strict=False):
-            if not any(fields):
-                continue
+        number = n_before + reader.line_num + 1  # of a row's first line: it may hold several
+        for fields in reader:
             at = f"{table.path}, row {number}"
-            if len(fields) != len(names):
-                raise StimulusError(f"{at}: {len(fields)} fields, but the header has {len(names)}")
-            yield _row(table, {name: fields[k].strip() for name, k in where.items()}, at)
+            if any(fields):
+                if len(fields) != len(names):
+                    raise StimulusError(
+                        f"{at}: {len(fields)} fields, but the header has {len(names)}; quote "
+                        "fields that hold commas and write decimals with a point"
+                    )
+                yield _row(table, {name: fields[k].strip() for name, k in where.items()}, at)
+            number = n_before + reader.line_num + 1
     except csv.Error as error:
-        raise StimulusError(f"{table.path}: not a CSV table ({error})") from None
+        raise StimulusError(
+            f"{table.path}, row {number}: not a CSV table ({error}); check its quotes"
+        ) from None
 
 
 def _columns(table: RatingTable, names: list[str]) -> dict[str, int]:
@@ -142,7 +166,9 @@ def _columns(table: RatingTable, names: list[str]) -> dict[str, int]:
         theirs = table.columns.get(ours, ours)
         if theirs in names:
             if names.count(theirs) > 1:
-                raise StimulusError(f"{table.path}: two columns are called {theirs!r}")
+                raise StimulusError(
+                    f"{table.path}: two columns are called {theirs!r}; rename one"
+                )
             where[ours] = names.index(theirs)
         elif ours in REQUIRED or ours in table.columns:
             raise StimulusError(
@@ -154,7 +180,7 @@ def _columns(table: RatingTable, names: list[str]) -> dict[str, int]:
 
 def _row(table: RatingTable, fields: Mapping[str, str], at: str) -> Rated:
     if not fields["image"]:
-        raise StimulusError(f"{at}: no image is named")
+        raise StimulusError(f"{at}: no image is named; fill the field or remove the row")
     folder = table.path.parent
     reference = fields.get("reference")
     sd = fields.get("opinion_sd")
@@ -173,7 +199,7 @@ def _number(text: str, what: str, at: str) -> float:
         value = float(text)
     except ValueError:
         hint = " (a decimal comma? write a point)" if "," in text else ""
-        raise StimulusError(f"{at}: {what} {text!r} is not a number{hint}") from None
+        raise StimulusError(f"{at}: {what} {text!r} is not a number{hint}; correct it") from None
     if not math.isfinite(value):
         raise StimulusError(f"{at}: {what} is {text}; remove the row or give its score")
     return value

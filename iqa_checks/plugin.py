@@ -35,6 +35,7 @@ EXIT_INFRASTRUCTURE = 10  # an endpoint, a store or a budget ended the run; 1 is
 _CELL_ID = re.compile(r"\[(fr|nr|difference)-(single|double|multiple)-")
 _STATE = pytest.StashKey["_Run"]()
 _ROW = pytest.StashKey[dict[str, Any]]()
+_PLAN = pytest.StashKey[dict[str, Any]]()
 
 
 class CellId(NamedTuple):
@@ -56,6 +57,7 @@ class _Run:
     config: pytest.Config
     asker: LocalAsker | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    planned: list[dict[str, Any]] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     rendezvous: str = ""
     n_cells: int = 0
@@ -124,6 +126,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--iqa-strict", action="store_true", help="fail on INCONCLUSIVE")
     add("--iqa-alpha", type=float, default=0.05, metavar="X", help="false-alarm rate of a run")
     add("--iqa-cache", metavar="DIR", help="folder for generated images")
+    add("--iqa-plan", action="store_true", help="show what would be asked and ask nothing")
     add("--iqa-out", metavar="DIR", help="write results.json, results.md and results.csv there")
 
 
@@ -251,10 +254,12 @@ def stimuli(cell_id: CellId, pytestconfig: pytest.Config) -> StimulusSet:
 
 
 @pytest.fixture(scope="session")
-def observer_model(pytestconfig: pytest.Config) -> Iterator[Asker]:
+def observer_model(pytestconfig: pytest.Config) -> Iterator[Asker | None]:
     """The model under test. Override it to ask something that is no endpoint."""
     run = pytestconfig.stash[_STATE]
-    if _is_worker(pytestconfig):
+    if pytestconfig.getoption("iqa_plan"):
+        yield None
+    elif _is_worker(pytestconfig):
         remote = _connect(pytestconfig)
         yield remote
         remote.close()
@@ -287,7 +292,7 @@ def cell(cell_id: CellId, stimuli: StimulusSet, pytestconfig: pytest.Config) -> 
 
 @pytest.fixture
 def outcome(
-    cell: Cell, observer_model: Asker, request: pytest.FixtureRequest, record_property: Any
+    cell: Cell, observer_model: Asker | None, request: pytest.FixtureRequest, record_property: Any
 ) -> Outcome:
     """The cell, asked and judged. A failure to ask is an error of the test, not a failure."""
     from iqa_checks.cell import run_cell
@@ -296,6 +301,12 @@ def outcome(
 
     run = request.config.stash[_STATE]
     settings = run.settings
+    if observer_model is None:
+        from iqa_checks.models import find_model
+        from iqa_checks.report.plan import plan_line
+
+        request.node.stash[_PLAN] = plan_line(cell, find_model(settings.model)).plain()
+        pytest.skip("planned, not asked")
     result = run_cell(cell, observer_model)
     verdict = judge(result, settings.gate(max(1, run.n_cells)))
     row = row_of(result, verdict, settings.model)
@@ -318,8 +329,9 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, Any, Any]:
     report = yield
-    if call.when == "setup" and _ROW in item.stash:
-        report.iqa_row = item.stash[_ROW]
+    if call.when == "setup":
+        report.iqa_row = item.stash.get(_ROW, None)
+        report.iqa_plan = item.stash.get(_PLAN, None)
     if call.excinfo is not None and "cell_id" in getattr(item, "fixturenames", ()):
         from iqa_checks.errors import InfrastructureError, IqaChecksError, StoreError
 
@@ -338,6 +350,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     row = getattr(report, "iqa_row", None)
     if row is not None:
         run.rows.append(row)
+    plan = getattr(report, "iqa_plan", None)
+    if plan is not None:
+        run.planned.append(plan)
+        return
     if run.asker is not None and run.asker.broker.fatal is not None:
         session = _CONTROLLER["session"]
         session.shouldfail = session.shouldfail or str(run.asker.broker.fatal)
@@ -370,15 +386,17 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     run = config.stash[_STATE]
-    if _is_worker(config) or not (run.rows or run.absent or run.asker):
+    if _is_worker(config) or not (run.rows or run.planned or run.absent or run.asker):
         return
-    from iqa_checks.report.summary import summary_lines, write_results
+    from iqa_checks.report.summary import plan_lines, summary_lines, write_results
 
     settings = run.settings
     totals = run.asker.broker.totals if run.asker else None
     terminalreporter.section("image quality")
     color = terminalreporter.hasmarkup
     for line in summary_lines(run.rows, run.absent, settings, totals, color=color):
+        terminalreporter.write_line(line)
+    for line in plan_lines(run.planned):
         terminalreporter.write_line(line)
     folder = config.getoption("iqa_out")
     if folder:

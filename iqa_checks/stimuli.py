@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import stat
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -176,8 +177,10 @@ def verify(rows: Iterable[Rated], *, name: str) -> tuple[Stimulus, ...]:
     seen: dict[Path, Image] = {}
 
     def open_once(path: Path, row: Rated, expected: str | None) -> Image:
+        where = row.row or name
         if path not in seen:
-            seen[path] = read_image(path, where=row.row or name, expected_sha256=expected)
+            seen[path] = read_image(path, where=where, expected_sha256=expected)
+        _check_hash(seen[path].sha256, expected, path, where)
         return seen[path]
 
     stimuli = []
@@ -196,27 +199,34 @@ def read_image(path: Path, *, where: str, expected_sha256: str | None = None) ->
     """
     data = _read_bytes(path, where)
     digest = hashlib.sha256(data).hexdigest()
-    if expected_sha256 is not None and digest != expected_sha256:
-        raise StimulusError(
-            f"{where}: {path} has changed: expected SHA-256 {expected_sha256[:12]}…, "
-            f"got {digest[:12]}…; restore the file or make its table again"
-        )
+    _check_hash(digest, expected_sha256, path, where)
     mime, width, height = _inspect(data, path, where)
     return Image(path, digest, mime, width, height)
 
 
+def _check_hash(digest: str, expected: str | None, path: Path, where: str) -> None:
+    if expected is not None and digest != expected.lower():
+        raise StimulusError(
+            f"{where}: {path} has changed: expected SHA-256 {expected[:12]}…, "
+            f"got {digest[:12]}…; restore the file or make its table again"
+        )
+
+
 def _read_bytes(path: Path, where: str) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # a pipe or a device may never end
+            raise StimulusError(f"{where}: image {path} is not a file; give an image file")
+        if about.st_size > MAX_BYTES:
             raise StimulusError(
-                f"{where}: {path} has {size / 2**20:.0f} MiB; at most {MAX_BYTES // 2**20} MiB "
-                "are sent to a model; give a smaller file"
+                f"{where}: {path} has {about.st_size / 2**20:.0f} MiB; at most "
+                f"{MAX_BYTES // 2**20} MiB are sent to a model; give a smaller file"
             )
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or error
         raise StimulusError(
-            f"{where}: image {path} cannot be read ({error.strerror}); "
+            f"{where}: image {str(path)!r} cannot be read ({why}); "
             "check the path, which is taken relative to its table's folder"
         ) from None
     if not data:
@@ -237,6 +247,12 @@ def _inspect(data: bytes, path: Path, where: str) -> tuple[str, int, int]:
                 kind, (width, height) = image.format or "?", image.size
                 if kind in SENDABLE and width * height <= MAX_PIXELS:
                     image.verify() if kind == "PNG" else image.load()
+    except PIL.Image.DecompressionBombError:
+        raise StimulusError(_too_many(path, where, "far more")) from None
+    except PIL.UnidentifiedImageError:
+        raise StimulusError(
+            f"{where}: {path} is not an image; expected {', '.join(sorted(SENDABLE))}"
+        ) from None
     except Exception as error:  # Pillow raises a dozen types on damaged input
         raise StimulusError(
             f"{where}: {path} is not a whole image ({error}); get it again"
@@ -247,10 +263,15 @@ def _inspect(data: bytes, path: Path, where: str) -> tuple[str, int, int]:
             "convert it without loss to PNG"
         )
     if width * height > MAX_PIXELS:
-        raise StimulusError(
-            f"{where}: {path} has {width} x {height} pixels; at most {MAX_PIXELS:,} are decoded"
-        )
+        raise StimulusError(_too_many(path, where, f"{width} x {height}"))
     return PIL.Image.MIME[kind], width, height
+
+
+def _too_many(path: Path, where: str, pixels: str) -> str:
+    return (
+        f"{where}: {path} has {pixels} pixels; at most {MAX_PIXELS:,} are decoded; "
+        "give a smaller image"
+    )
 
 
 def check_opinions(rows: Sequence[Rated], scale: tuple[float, float], *, name: str) -> None:

@@ -67,7 +67,10 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model by name, with the parameters that change its answers."""
+    """A model by name, with the parameters that change its answers.
+
+    ``price_per_million`` is what a million prompt and reply tokens cost, for estimates only.
+    """
 
     name: str
     provider: str
@@ -76,6 +79,8 @@ class ModelSpec:
     api_key_env: str = "OPENAI_API_KEY"
     base_url: str = ""
     note: str = ""
+    tokens_per_image: int = 800
+    price_per_million: tuple[float, float] | None = None
 
 
 def find_model(text: str) -> ModelSpec:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iqa_checks.report.row import SCHEMA_VERSION, Row
+from iqa_checks.report.table1 import TABLE1_FILES, table1, terminal
 from iqa_checks.report.tables import csv_table, markdown_table, terminal_table
 
 if TYPE_CHECKING:
@@ -31,10 +32,23 @@ def summary_lines(
     lines = [headline(settings), *(replies_line(totals) if totals else ())]
     if ordered:
         lines += terminal_table(ordered, color=color).rstrip().splitlines()
+    if len({row.strategy for row in ordered}) > 1:
+        lines += [
+            "SRCC beside the paper's Table 1",
+            *terminal(table1(ordered), color=color).splitlines(),
+        ]
     lines += [f"note: {note}" for note in _notes(ordered)]
     lines += [f"warning: {row.cell}: {w}" for row in ordered for w in row.warnings]
     lines += [f"not measured: {reason}" for reason in sorted(absent)]
     return lines
+
+
+def plan_lines(planned: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of ``--iqa-plan``, cells in name order."""
+    from iqa_checks.report.plan import PlanLine, plan_table
+
+    lines = sorted((PlanLine(**line) for line in planned), key=lambda line: line.cell)
+    return plan_table(lines) if lines else []
 
 
 def headline(settings: Settings) -> str:
@@ -74,7 +88,7 @@ def write_results(
     totals: Totals | None,
     started_at: float,
 ) -> list[Path]:
-    """Write ``results.json``, ``results.md`` and ``results.csv``."""
+    """Write ``results.{json,md,csv}`` and Table 1 as Markdown, CSV and LaTeX."""
     ordered = in_order(rows)
     folder.mkdir(parents=True, exist_ok=True)
     document = {
@@ -94,6 +108,9 @@ def write_results(
         "results.md": text,
         "results.csv": csv_table(ordered),
     }
+    if ordered:
+        arranged = table1(ordered)
+        files |= {name: render(arranged) for name, render in TABLE1_FILES.items()}
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in files]
