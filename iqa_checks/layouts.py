@@ -80,7 +80,7 @@ def _stated(lines: Sequence[str]) -> tuple[dict[str, str], int]:
 
     Further down a line that begins with # is a row: of an image called "#1.png".
     """
-    top = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    top = list(itertools.takewhile(lambda line: line.startswith("#") or line.isspace(), lines))
     parts = [line.lstrip("# ").partition(":") for line in top]
     return {name.strip().lower(): value.strip() for name, _, value in parts}, len(top)
 
@@ -166,9 +166,7 @@ def _columns(table: RatingTable, names: list[str]) -> dict[str, int]:
         theirs = table.columns.get(ours, ours)
         if theirs in names:
             if names.count(theirs) > 1:
-                raise StimulusError(
-                    f"{table.path}: two columns are called {theirs!r}; rename one"
-                )
+                raise StimulusError(f"{table.path}: two columns are called {theirs!r}; rename one")
             where[ours] = names.index(theirs)
         elif ours in REQUIRED or ours in table.columns:
             raise StimulusError(
@@ -196,7 +194,7 @@ def _row(table: RatingTable, fields: Mapping[str, str], at: str) -> Rated:
 
 def _number(text: str, what: str, at: str) -> float:
     try:
-        value = float(text)
+        value = float(text.replace("_", "?"))  # Python reads 1_5 as 15
     except ValueError:
         hint = " (a decimal comma? write a point)" if "," in text else ""
         raise StimulusError(f"{at}: {what} {text!r} is not a number{hint}; correct it") from None

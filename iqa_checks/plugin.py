@@ -119,6 +119,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--iqa-concurrency", type=int, default=32, metavar="N", help="most requests at once")
     add("--iqa-budget", type=int, metavar="N", help="most new requests")
     add("--iqa-timeout", type=float, default=120.0, metavar="S", help="seconds for one request")
+    add("--iqa-gates", metavar="FILE", help="YAML of gates by cell; see fixtures/gates")
     add("--iqa-min-srcc", type=float, metavar="X", help="fail cells significantly below")
     add("--iqa-min-plcc", type=float, metavar="X", help="fail cells significantly below")
     add("--iqa-max-unparsed", type=float, default=0.1, metavar="X",
@@ -166,6 +167,7 @@ def _settings(config: pytest.Config) -> Settings:
         concurrency=get("iqa_concurrency"),
         budget=get("iqa_budget"),
         timeout_s=get("iqa_timeout"),
+        gates=Path(get("iqa_gates")) if get("iqa_gates") else None,
         min_srcc=get("iqa_min_srcc"),
         min_plcc=get("iqa_min_plcc"),
         max_unparsed=get("iqa_max_unparsed"),
@@ -175,7 +177,7 @@ def _settings(config: pytest.Config) -> Settings:
 
 
 _ASKS_FOR_CELLS = ("iqa_model", "iqa_base_url", "iqa_ratings", "iqa_strategies", "iqa_scale",
-                   "iqa_columns", "iqa_min_srcc", "iqa_min_plcc")  # fmt: skip
+                   "iqa_columns", "iqa_gates", "iqa_min_srcc", "iqa_min_plcc")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -308,7 +310,7 @@ def outcome(
         request.node.stash[_PLAN] = plan_line(cell, find_model(settings.model)).plain()
         pytest.skip("planned, not asked")
     result = run_cell(cell, observer_model)
-    verdict = judge(result, settings.gate(max(1, run.n_cells)))
+    verdict = judge(result, settings.gate(cell, max(1, run.n_cells)))
     row = row_of(result, verdict, settings.model)
     request.node.stash[_ROW] = row.plain()
     for name, value in (

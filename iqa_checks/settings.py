@@ -9,14 +9,16 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iqa_checks.errors import UsageError
 
 if TYPE_CHECKING:
     from iqa_checks.broker import LocalAsker, Policy
+    from iqa_checks.cell import Cell
     from iqa_checks.datasets import StimulusSource
     from iqa_checks.gate import Gate
+    from iqa_checks.gate_file import GateLine
     from iqa_checks.protocols import Preset
 
 
@@ -38,6 +40,7 @@ class Settings:
     concurrency: int = 32
     budget: int | None = None
     timeout_s: float = 120.0
+    gates: Path | None = None
     min_srcc: float | None = None
     min_plcc: float | None = None
     max_unparsed: float = 0.1
@@ -50,12 +53,45 @@ class Settings:
         parts = [self.seed, self.preset, self.repeats]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def gate(self, n_cells: int) -> Gate:
+    def gate(self, cell: Cell, n_cells: int) -> Gate:
+        """What one cell must reach: the command line's limits, and the gate file's over them."""
         from iqa_checks.gate import Gate
+        from iqa_checks.gate_file import limits_for
 
-        return Gate(
-            self.min_srcc, self.min_plcc, self.max_unparsed, self.strict, self.alpha, n_cells
+        limits: dict[str, Any] = {
+            "min_srcc": self.min_srcc,
+            "min_plcc": self.min_plcc,
+            "max_unparsed": self.max_unparsed,
+        }
+        limits |= limits_for(
+            self.gate_lines(),
+            {
+                "model": self.model,
+                "stimuli": cell.stimuli.name,
+                "scenario": cell.scenario,
+                "protocol": cell.protocol,
+                "strategy": cell.strategy,
+            },
         )
+        return Gate(**limits, strict=self.strict, alpha=self.alpha, n_cells=n_cells)
+
+    def gate_lines(self) -> tuple[GateLine, ...]:
+        """The lines of ``--iqa-gates``, checked against the names that exist."""
+        if self.gates is None:
+            return ()
+        from iqa_checks.datasets import names_for
+        from iqa_checks.gate_file import read_gates
+        from iqa_checks.prompts import SCENARIOS, load_strategies
+        from iqa_checks.protocols import PROTOCOLS
+
+        sets = sorted({name for s in SCENARIOS for name in names_for(s, self.source)})
+        known = {
+            "stimuli": sets,
+            "scenario": SCENARIOS,
+            "protocol": PROTOCOLS,
+            "strategy": list(load_strategies(self.strategies)),
+        }
+        return read_gates(self.gates, known)
 
     def open_asker(self) -> LocalAsker:
         """Start the broker of this run; nothing is sent yet."""
@@ -81,6 +117,7 @@ def check(settings: Settings) -> None:
 
     find_model(settings.model)
     load_strategies(settings.strategies)
+    settings.gate_lines()
     if settings.source.ratings is not None:
         from iqa_checks.layouts import RatingTable, read_ratings
 

@@ -1,0 +1,86 @@
+"""Gates in YAML: which cells must reach what.
+
+    - {stimuli: builtin, scenario: fr, min_srcc: 0.7}
+    - {model: "gpt-*", protocol: double, strategy: chain_of_thought, min_srcc: 0.6, min_plcc: 0.6}
+    - {scenario: nr, max_unparsed: 0.02}
+
+A line names cells by model, stimuli, scenario, protocol and strategy (shell patterns, all by
+default) and what they must reach. Where several lines name a cell, the later one decides, value by
+value. A line that can name no cell is an error, so that a misspelt gate does not pass for a kept
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from iqa_checks.errors import UsageError, known_names
+
+SELECTORS = ("model", "stimuli", "scenario", "protocol", "strategy")
+LIMITS = ("min_srcc", "min_plcc", "max_unparsed")
+
+
+@dataclass(frozen=True, slots=True)
+class GateLine:
+    """One line: ``selectors`` are patterns by field, ``limits`` the values by name."""
+
+    selectors: Mapping[str, str]
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    def names(self, cell: Mapping[str, str]) -> bool:
+        return all(fnmatchcase(cell[name], pattern) for name, pattern in self.selectors.items())
+
+
+def read_gates(path: Path, known: Mapping[str, Sequence[str]]) -> tuple[GateLine, ...]:
+    """Read a gate file; ``known`` lists the existing names of each selector but the model.
+
+    Raises `UsageError` naming file, line and remedy for anything that is not as described.
+    """
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--iqa-gates {path} cannot be read: {error}") from None
+    if not isinstance(document, list):
+        raise UsageError(f"{path}: expected a list of gates, got {type(document).__name__}")
+    return tuple(
+        _line(entry, f"{path}, gate {k}", known) for k, entry in enumerate(document, start=1)
+    )
+
+
+def limits_for(lines: Sequence[GateLine], cell: Mapping[str, str]) -> dict[str, float]:
+    """The limits of one cell, given its model, stimuli, scenario, protocol and strategy."""
+    limits: dict[str, float] = {}
+    for line in lines:
+        if line.names(cell):
+            limits |= line.limits
+    return limits
+
+
+def _line(entry: Any, where: str, known: Mapping[str, Sequence[str]]) -> GateLine:
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where}: expected {{selector: pattern, limit: value}}, got {entry!r}")
+    for name in entry:
+        if name not in (*SELECTORS, *LIMITS):
+            raise known_names(f"field in {where}", str(name), (*SELECTORS, *LIMITS))
+    selectors = {name: str(entry[name]) for name in SELECTORS if name in entry}
+    limits = {name: _limit(name, entry[name], where) for name in LIMITS if name in entry}
+    if not limits:
+        raise UsageError(f"{where} asks nothing: give one of {', '.join(LIMITS)}")
+    for name, pattern in selectors.items():
+        names = known.get(name)
+        if names is not None and not any(fnmatchcase(n, pattern) for n in names):
+            raise UsageError(f"{where}: no {name} is called {pattern!r}: {', '.join(names)}")
+    return GateLine(selectors, limits)
+
+
+def _limit(name: str, value: Any, where: str) -> float:
+    low, high = (0.0, 1.0) if name == "max_unparsed" else (-1.0, 1.0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise UsageError(f"{where}: {name} must be a number in {low:g}..{high:g}, got {value!r}")
+    return float(value)
