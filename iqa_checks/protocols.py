@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -243,7 +244,8 @@ def _swiss_round(
 
     order = sorted(member, key=lambda i: (-round(float(current[i]), 6), salted(i)))
     if len(order) % 2:  # the one that has met most others sits out
-        order.remove(max(order, key=lambda i: (sum(i in pair for pair in done), salted(i))))
+        met = Counter(i for pair in done for i in pair)
+        order.remove(max(order, key=lambda i: (met[i], salted(i))))
     pairs = []
     while len(order) > 1:
         i = order.pop(0)
