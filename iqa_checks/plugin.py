@@ -56,10 +56,13 @@ class _Run:
 
     config: pytest.Config
     asker: LocalAsker | None = None
+    start_error: Exception | None = None
+    infrastructure_errors: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     planned: list[dict[str, Any]] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     rendezvous: str = ""
+    serving: bool = False
     n_cells: int = 0
     started_at: float = field(default_factory=time.time)
     stimuli: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -67,6 +70,21 @@ class _Run:
     @property
     def settings(self) -> Settings:
         return _settings(self.config)
+
+    @property
+    def fatal(self) -> Exception | None:
+        """What ended the run: no test after it can be measured."""
+        return self.asker.broker.fatal if self.asker is not None else self.start_error
+
+    def open_asker(self) -> LocalAsker:
+        """The broker of this run, started when first needed."""
+        if self.asker is None:
+            try:
+                self.asker = self.settings.open_asker()
+            except Exception as error:
+                self.start_error = error
+                raise
+        return self.asker
 
 
 @dataclass(frozen=True)
@@ -230,6 +248,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     cells = [item for item in session.items if "cell_id" in getattr(item, "fixturenames", ())]
     session.config.stash[_STATE].n_cells = len(cells)
+    if cells and not _is_worker(session.config) and not session.config.option.collectonly:
+        _announce(session.config, [item.nodeid for item in cells])
+
+
+def _announce(config: pytest.Config, ids: list[str]) -> None:
+    """Say what a paid run is about to ask, before it asks."""
+    from iqa_checks.errors import IqaChecksError
+    from iqa_checks.report.plan import announcement
+
+    settings = config.stash[_STATE].settings
+    if config.getoption("iqa_plan") or settings.policy == "replay":
+        return
+    names = [found[1] for name in ids if (found := re.search(r"\[(.*)\]$", name))]
+    try:
+        line = announcement(names, settings)
+    except IqaChecksError as error:
+        line = f"no estimate: {error}"  # the cell that needs it reports it as its own error
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if line and reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(line)
 
 
 # --- fixtures ----------------------------------------------------------------------------------
@@ -266,9 +305,7 @@ def observer_model(pytestconfig: pytest.Config) -> Iterator[Asker | None]:
         yield remote
         remote.close()
     else:
-        if run.asker is None:
-            run.asker = run.settings.open_asker()
-        yield run.asker
+        yield run.open_asker()
 
 
 @pytest.fixture
@@ -335,12 +372,19 @@ def pytest_runtest_makereport(
         report.iqa_row = item.stash.get(_ROW, None)
         report.iqa_plan = item.stash.get(_PLAN, None)
     if call.excinfo is not None and "cell_id" in getattr(item, "fixturenames", ()):
-        from iqa_checks.errors import InfrastructureError, IqaChecksError, StoreError
+        from iqa_checks.errors import (
+            InfrastructureError,
+            IqaChecksError,
+            RequestFailed,
+            StoreError,
+        )
 
         error = call.excinfo.value
         if isinstance(error, IqaChecksError):
             report.longrepr = f"{type(error).__name__}: {error}"
-            report.iqa_ends_run = isinstance(error, (InfrastructureError, StoreError))
+            report.iqa_infrastructure = isinstance(error, (InfrastructureError, StoreError))
+            if report.iqa_infrastructure and not isinstance(error, RequestFailed):
+                item.session.shouldfail = f"the run ends: {error}"
     return report
 
 
@@ -356,9 +400,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if plan is not None:
         run.planned.append(plan)
         return
-    if run.asker is not None and run.asker.broker.fatal is not None:
+    run.infrastructure_errors += bool(getattr(report, "iqa_infrastructure", False))
+    if run.fatal is not None:
         session = _CONTROLLER["session"]
-        session.shouldfail = session.shouldfail or str(run.asker.broker.fatal)
+        session.shouldfail = session.shouldfail or f"the run ends: {run.fatal}"
     if report.skipped and _CELL_ID.search(report.nodeid) and isinstance(report.longrepr, tuple):
         reason = str(report.longrepr[2]).removeprefix("Skipped: ")
         run.absent[reason] = report.nodeid
@@ -374,14 +419,25 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash[_STATE]
-    if run.asker is None:
-        return
-    fatal = run.asker.broker.fatal
-    run.asker.close(finished=exitstatus in (0, 1) and fatal is None)
-    if fatal is not None:
-        session.exitstatus = EXIT_INFRASTRUCTURE
+    whole = (
+        exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        and not (session.shouldfail or session.shouldstop)
+        and not run.infrastructure_errors
+    )
+    if run.asker is not None:
+        run.asker.close(finished=whole)
     if run.rendezvous:
         Path(run.rendezvous).unlink(missing_ok=True)
+    if isinstance(run.start_error, _usage_error()):
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    elif run.fatal is not None or run.infrastructure_errors:
+        session.exitstatus = EXIT_INFRASTRUCTURE
+
+
+def _usage_error() -> type[Exception]:
+    from iqa_checks.errors import UsageError
+
+    return UsageError
 
 
 def pytest_terminal_summary(
@@ -425,14 +481,17 @@ class _Xdist:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """Start the broker as soon as a worker has collected a cell."""
         run = node.config.stash[_STATE]
-        if run.asker is not None or not any(_CELL_ID.search(name) for name in ids):
+        if run.serving or not any(_CELL_ID.search(name) for name in ids):
             return
+        run.serving = True
         key = secrets.token_hex(32)
+        where: dict[str, Any] = {"key": key}
         try:
-            run.asker = run.settings.open_asker()
-            where = {"port": run.asker.listen(key), "key": key}
+            if not node.config.getoption("iqa_plan"):
+                _announce(node.config, ids)
+                where["port"] = run.open_asker().listen(key)
         except Exception as error:
-            where = {"error": f"{type(error).__name__}: {error}"}
+            where = {"error": str(error)}
         descriptor = os.open(run.rendezvous + ".part", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump(where, file)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from iqa_checks.cell import Cell
     from iqa_checks.models import ModelSpec
+    from iqa_checks.settings import Settings
+    from iqa_checks.stimuli import StimulusSet
 
 CHARACTERS_PER_TOKEN = 4
 
@@ -66,19 +68,75 @@ def plan_line(cell: Cell, spec: ModelSpec) -> PlanLine:
     )
 
 
+def announcement(names: Sequence[str], settings: Settings) -> str:
+    """One line on what a paid run is about to ask; '' for a model that costs nothing.
+
+    ``names`` are cell ids ("fr-double-standard-builtin"); those whose stimuli are absent will skip
+    and are left out.
+    """
+    from iqa_checks.models import find_model
+
+    spec = find_model(settings.model)
+    if spec.provider != "openai":
+        return ""
+    loaded: dict[tuple[str, str], StimulusSet | None] = {}
+    cells = [cell for name in names if (cell := _cell(name, settings, loaded)) is not None]
+    total = _total([plan_line(cell, spec) for cell in cells])
+    cost = "" if total.cost is None else f", about {total.cost:.2f} US dollars"
+    return (
+        f"asking {settings.model}: {total.calls:,} calls with {total.images:,} images in "
+        f"{len(cells)} cells, about {total.tokens:,} tokens{cost}, less what is resumed"
+    )
+
+
+def _cell(
+    name: str, settings: Settings, loaded: dict[tuple[str, str], StimulusSet | None]
+) -> Cell | None:
+    """The cell of an id, or None where its stimuli are not at hand; sets are loaded once."""
+    from iqa_checks.cell import Cell
+    from iqa_checks.datasets import stimuli_for
+    from iqa_checks.errors import StimuliAbsent
+    from iqa_checks.prompts import load_strategies
+
+    scenario, protocol, rest = name.split("-", 2)
+    strategies = sorted(load_strategies(settings.strategies), key=len, reverse=True)
+    strategy = next((s for s in strategies if rest.startswith(f"{s}-")), None)
+    if strategy is None:
+        return None
+    key = (rest[len(strategy) + 1 :], scenario)
+    if key not in loaded:
+        try:
+            loaded[key] = stimuli_for(key[0], cast(Any, scenario), settings.source)
+        except StimuliAbsent:
+            loaded[key] = None
+    stimuli = loaded[key]
+    if stimuli is None:
+        return None
+    return Cell(
+        stimuli, cast(Any, scenario), cast(Any, protocol), strategy,
+        preset=settings.preset, seed=settings.seed, repeats=settings.repeats,
+        strategies=settings.strategies,
+    )  # fmt: skip
+
+
 def plan_table(lines: Sequence[PlanLine]) -> list[str]:
     """The plan as text, a line per cell and one of totals."""
     width = max((len(line.cell) for line in lines), default=4)
     head = f"{'cell':{width}}  {'calls':>7} {'images':>7} {'tokens':>11} {'shared':>6} {'cost':>9}"
-    total = PlanLine(
+    return [head, *(_text(line, width) for line in (*lines, _total(lines)))]
+
+
+def _total(lines: Sequence[PlanLine]) -> PlanLine:
+    tokens = sum(line.tokens for line in lines)
+    priced = all(line.cost is not None for line in lines)
+    return PlanLine(
         "total",
         sum(line.calls for line in lines),
         sum(line.images for line in lines),
-        sum(line.tokens for line in lines),
-        sum(line.shared * line.tokens for line in lines) / max(1, sum(x.tokens for x in lines)),
-        None if any(x.cost is None for x in lines) else sum(x.cost or 0 for x in lines),
+        tokens,
+        sum(line.shared * line.tokens for line in lines) / max(1, tokens),
+        sum(line.cost or 0 for line in lines) if priced else None,
     )
-    return [head, *(_text(line, width) for line in (*lines, total))]
 
 
 def _text(line: PlanLine, width: int) -> str:
