@@ -154,7 +154,7 @@ def _parts(
     parts: list[tuple[str, Image]] = []
     if scenario == "fr" and stimuli:
         of = " of the example" if kind == "example" else ""
-        parts.append((f"the reference{of}", _reference(stimuli[0])))
+        parts.append((f"the reference{of}", _shared_reference(stimuli)))
     for k, stimulus in enumerate(stimuli):
         if scenario == "difference":
             pair = _label(f"{kind} pair", k, len(stimuli), lettered)
@@ -170,6 +170,17 @@ def _label(noun: str, k: int, n: int, lettered: bool) -> str:
     if lettered:
         return f"{noun} {LETTERS[k]}"
     return f"the {noun}" if n == 1 else f"the {('first', 'second')[k]} {noun}"
+
+
+def _shared_reference(stimuli: Sequence[Stimulus]) -> Image:
+    references = {_reference(s).sha256: _reference(s) for s in stimuli}
+    if len(references) > 1:
+        paths = ", ".join(str(image.path) for image in references.values())
+        raise DesignError(
+            f"a full-reference prompt shows one reference, but its images have {len(references)} "
+            f"({paths}); take exemplars of one reference"
+        )
+    return next(iter(references.values()))
 
 
 def _reference(stimulus: Stimulus) -> Image:
@@ -198,21 +209,36 @@ def _text(
     try:
         source = template.read_text(encoding="utf-8")
         return environment.from_string(source).render(
-            **_attributes()[attribute],
+            **_wording(attribute),
             n=n,
             letters=LETTERS[:n],
             image_key=f"Images, in order: {key}.",
             scores=scores,
             example_answer=_example_answer(protocol, scores) if scores else "",
         )
-    except (OSError, UnicodeDecodeError, jinja2.TemplateError) as error:
-        raise UsageError(f"prompt template {template}: {error}") from None
+    except UsageError:
+        raise
+    except Exception as error:  # a template runs a user's expressions: they may fail in any way
+        raise UsageError(f"prompt template {template}: {_one_line(error)}") from None
+
+
+def _wording(attribute: str) -> dict[str, str]:
+    if attribute not in _attributes():
+        raise known_names("attribute", attribute, _attributes())
+    return _attributes()[attribute]
+
+
+def _one_line(error: Exception) -> str:
+    """What Jinja and PyYAML spread over several lines."""
+    return " ".join(str(error).split())
 
 
 def _example_answer(protocol: ProtocolName, scores: Sequence[int]) -> str:
     if protocol == "single":
         return str(scores[0])
     if protocol == "double":
+        if scores[0] == scores[1]:
+            return "comparable"
         return "first" if scores[0] > scores[1] else "second"
     levels = sorted(set(scores))
     return ", ".join(
@@ -229,18 +255,17 @@ def _attributes() -> dict[str, dict[str, str]]:
 def _read_strategies(path: Path) -> dict[str, Strategy]:
     strategies = {}
     for name, line in _read_yaml(path).items():
-        try:
-            strategies[str(name)] = Strategy(
-                str(name),
-                path.parent / str(line["templates"]),
-                bool(line.get("exemplars", False)),
-                int(line.get("max_tokens", 256)),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        match line:
+            case {"templates": str(folder)}:
+                exemplars, max_tokens = line.get("exemplars", False), line.get("max_tokens", 256)
+            case _:
+                folder, exemplars, max_tokens = "", None, None
+        if type(exemplars) is not bool or type(max_tokens) is not int or max_tokens < 1:
             raise UsageError(
                 f"{path}: strategy {name!r} must read "
                 "{templates: FOLDER, exemplars: true or false, max_tokens: N}"
-            ) from None
+            )
+        strategies[str(name)] = Strategy(str(name), path.parent / folder, exemplars, max_tokens)
     return strategies
 
 
@@ -250,7 +275,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+        raise UsageError(f"{path} cannot be read: {_one_line(error)}") from None
     if not isinstance(table, dict):
         raise UsageError(f"{path}: expected a mapping of names, got {type(table).__name__}")
     return table
