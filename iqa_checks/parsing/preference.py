@@ -43,23 +43,40 @@ _NEVER: set[Choice] = {"first", "second"}  # what an unresolvable number names
 
 
 @dataclass(frozen=True, slots=True)
+class Numbering:
+    """How image numbers count; ``from_all`` when the reply shows that it counts all images."""
+
+    n_before: int
+    from_all: bool
+
+    @classmethod
+    def of(cls, text: str, n_before: int) -> Numbering:
+        """An "image" with the number that only the second test has settles it."""
+        pattern = rf"\b(?:images?|photos?|pictures?) ?#?(?:\d+ (?:and|vs\.?|or) )?{n_before + 2}\b"
+        return cls(n_before, n_before > 0 and re.search(pattern, text, re.IGNORECASE) is not None)
+
+
+_FROM_TESTS = Numbering(0, False)
+
+
+@dataclass(frozen=True, slots=True)
 class _Mention:
     start: int
     end: int
     choices: frozenset[Choice]  # two where a number could mean either
 
 
-def _mentions(text: str, n_before: int) -> list[_Mention]:
+def _mentions(text: str, numbers: Numbering) -> list[_Mention]:
     blanked = _NOT_A_NAME.sub(lambda m: " " * len(m[0]), text)
     found = []
     for match in _NAME.finditer(blanked):
-        choices = _named(match, n_before)
+        choices = _named(match, numbers)
         if choices:
             found.append(_Mention(match.start(), match.end(), frozenset(choices)))
     return found
 
 
-def _named(match: re.Match[str], n_before: int) -> set[Choice]:
+def _named(match: re.Match[str], numbers: Numbering) -> set[Choice]:
     if match["first"]:
         return {"first"}
     if match["second"]:
@@ -71,15 +88,18 @@ def _named(match: re.Match[str], n_before: int) -> set[Choice]:
     from_all = not re.match("option|pair|candidate|version", match["noun"], re.IGNORECASE)
     if match["test"] and number <= 2:
         from_all = False
-    return _numbered(number, n_before if from_all else 0, of_images=from_all)
+    return _numbered(number, numbers if from_all else _FROM_TESTS, of_images=from_all)
 
 
-def _numbered(number: int, n_before: int, *, of_images: bool) -> set[Choice]:
+def _numbered(number: int, numbers: Numbering, *, of_images: bool) -> set[Choice]:
     """What ``number`` names, counted from the tests or from the first image shown."""
-    if of_images and 0 < number <= n_before:
-        return set(_NEVER)  # the prompt's name of a picture that is not judged
     names: dict[int, Choice] = {1: "first", 2: "second"}
-    return {names[k] for k in (number, number - n_before) if k in names}
+    from_all = number - numbers.n_before
+    if of_images and numbers.from_all:
+        return {names[from_all]} if from_all in names else set()
+    if of_images and 0 < number <= numbers.n_before:
+        return set(_NEVER)  # the prompt's name of a picture that is not judged
+    return {names[k] for k in (number, from_all) if k in names}
 
 
 # --- values ------------------------------------------------------------------------------------
@@ -120,16 +140,16 @@ _JOINED = re.compile(
 _RELATION = re.compile(r"\s*(?:quality\s*)?(?P<sign>>+|<+|=+|≈|~)\s*")
 
 
-def _choice(value: str, n_before: int) -> Judgement:
+def _choice(value: str, numbers: Numbering) -> Judgement:
     """The choice that ``value``, the text behind a label or a short reply, states."""
     value = _PARENTHESES.sub(" ", value) if _PARENTHESES.sub("", value).strip(" .") else value
     value = _DENIED.sub(" ", value).strip(" .,;:!-–[](){}…\n")
     bare = _BARE_NAME.match(value)
     if bare:
-        reading = _bare(bare, value, n_before)
+        reading = _bare(bare, value, numbers)
         if reading is not None:
             return reading
-    mentions = _mentions(value, n_before)
+    mentions = _mentions(value, numbers)
     same = _SAME.search(value) if not _NOT_SAME.search(value) else None
     relation = _related(value, mentions)
     if relation is not None:
@@ -137,13 +157,13 @@ def _choice(value: str, n_before: int) -> Judgement:
     if same is not None and _states_equality(value, same, mentions):
         return Preference("comparable")
     if same is None and len(mentions) > 1 and _COMPARE.search(value):
-        compared = _compared(value, n_before)
+        compared = _compared(value, numbers)
         if compared:
             return _only(compared)
-    return _head(value, mentions)
+    return _head(value, mentions, numbers)
 
 
-def _bare(match: re.Match[str], value: str, n_before: int) -> Judgement | None:
+def _bare(match: re.Match[str], value: str, numbers: Numbering) -> Judgement | None:
     """ "B", "2", "#2", "(a)", "B, because ..."; not "a slight ..." or "1.5"."""
     word, rest = match["bare"], value[match.end() :]
     follows = re.match(
@@ -157,7 +177,9 @@ def _bare(match: re.Match[str], value: str, n_before: int) -> Judgement | None:
         and word.upper() in {"A", "B", "1", "2"}
         and word.upper() != rest.strip()[-1].upper()
     ):
-        return _by_sign(rest.strip()[0], {_letter(word)}, n_before if word.isdigit() else 0)
+        return _by_sign(
+            rest.strip()[0], {_letter(word)}, numbers if word.isdigit() else _FROM_TESTS
+        )
     if not follows or re.match(r"\s*(?:or|/)\b", rest):
         if re.match(r"\s*(?:or|/|and)\s*[AB12]\b", rest):
             return Unparsed("ambiguous")
@@ -166,7 +188,7 @@ def _bare(match: re.Match[str], value: str, n_before: int) -> Judgement | None:
         return Unparsed("ambiguous")
     if word.isdigit() or word.lower() in _WORD_NUMBERS:
         number = int(word[:6]) if word.isdigit() else _WORD_NUMBERS[word.lower()]
-        named = _numbered(number, n_before if word.isdigit() else 0, of_images=False)
+        named = _numbered(number, numbers if word.isdigit() else _FROM_TESTS, of_images=False)
         return _only([frozenset(named)]) if named else Unparsed("out of range")
     if word.islower() and rest.strip(" )."):
         return None
@@ -181,10 +203,10 @@ def _letter(word: str) -> Choice:
     return "first" if word.upper() in {"A", "1", "ONE"} else "second"
 
 
-def _by_sign(sign: str, left: set[Choice], n_before: int) -> Judgement:
+def _by_sign(sign: str, left: set[Choice], numbers: Numbering) -> Judgement:
     if sign in "=≈~":
         return Preference("comparable")
-    if n_before or len(left) != 1:
+    if numbers.n_before or len(left) != 1:
         return Unparsed("ambiguous")
     (choice,) = left
     return Preference(choice if sign == ">" else _other(choice))
@@ -204,7 +226,7 @@ def _related(value: str, mentions: list[_Mention]) -> Judgement | None:
         return None
     if value[: left.start].strip(" the") or value[right.end :].strip(" ."):
         return None
-    return _by_sign(sign["sign"][0], set(left.choices), 0)
+    return _by_sign(sign["sign"][0], set(left.choices), _FROM_TESTS)
 
 
 def _states_equality(value: str, same: re.Match[str], mentions: list[_Mention]) -> bool:
@@ -220,7 +242,7 @@ def _states_equality(value: str, same: re.Match[str], mentions: list[_Mention]) 
     return len(before) > 1 and joined is not None
 
 
-def _head(value: str, mentions: list[_Mention]) -> Judgement:
+def _head(value: str, mentions: list[_Mention], numbers: Numbering) -> Judgement:
     """The first choice named, unless others are named as alternatives to it."""
     if not mentions:
         return Unparsed("ambiguous" if _SAME.search(value) else "no answer")
@@ -242,7 +264,7 @@ def _head(value: str, mentions: list[_Mention]) -> Judgement:
         if re.fullmatch(r"\s*,\s*(?:the\s+)?", between):
             return Unparsed("ambiguous")
     if _WORSE.search(value[: distinct[0].start] if distinct else value):
-        return _only(_compared(value, 0) or [])
+        return _only(_compared(value, numbers) or [])
     return _only([mentions[0].choices])
 
 
@@ -268,7 +290,7 @@ _BETTER = re.compile(
     r"|dynamic|definition|separation|rendition|retention|tonal|skin|highlights?|shadows?))"
     r"|\b(?:higher|greater|overall) (?:overall |perceptual |visual |image )?quality\b"
     r"|\bmore (?:similar|faithful|alike)\b|\b(?:closer|closest|most similar) to (?:the "
-    r"|its )?(?:reference|original)"
+    r"|its )?(?:reference|original|image 1\b)"
     r"|更好|更高|较好|更接近|更佳|更优|bessere?[nrsm]?\b|besser|vorzuziehen|\bmeilleure?\b|\bmejor\b"
     r"|\bmelhor\b|лучше"
     r"|良い|優れ|더 (?:좋|낫|우수)",
@@ -320,6 +342,12 @@ _EQUALITY = re.compile(
     r"|\bneither\b.{0,40}\b(?:better|superior)\b",
     re.IGNORECASE,
 )
+# "comparable to the reference" compares something else than the two
+_WITH_THIRD = re.compile(
+    r"\b(?:comparable|similar|equal|equivalent|identical|on par)(?: in \w+)? (?:to|with)"
+    r" (?!each other|one another)(?!the (?:first|second|other))",
+    re.IGNORECASE,
+)
 _ATTRIBUTE = re.compile(
     r"\b(?:noise|sharpness|contrast|colou?rs?|exposure|textures?|details?|blur\w*|brightness"
     r"|luminance|scenes?|size"
@@ -335,7 +363,7 @@ _CONCLUDES = re.compile(
 )
 
 
-def _compared(sentence: str, n_before: int) -> list[frozenset[Choice]]:
+def _compared(sentence: str, numbers: Numbering) -> list[frozenset[Choice]]:
     """What the clauses of ``sentence`` call better; all of it where no clause names one."""
     sentence = _DENIED.sub(" ", _PARENTHESES.sub(" ", sentence))
     clauses = re.split(
@@ -343,14 +371,14 @@ def _compared(sentence: str, n_before: int) -> list[frozenset[Choice]]:
         r"|image)))\b|因为",
         sentence,
     )
-    named = [c for clause in clauses if (c := _clause(clause, n_before)) is not None]
+    named = [c for clause in clauses if (c := _clause(clause, numbers)) is not None]
     if not named:
-        whole = _clause(sentence, n_before)
+        whole = _clause(sentence, numbers)
         named = [whole] if whole is not None else []
     return named
 
 
-def _clause(clause: str, n_before: int) -> frozenset[Choice] | None:
+def _clause(clause: str, numbers: Numbering) -> frozenset[Choice] | None:
     picked = _PICK.search(clause)
     if picked:
         clause = re.split(r"\b(?:over|to|than)\b", picked["what"], maxsplit=1)[0]
@@ -360,7 +388,7 @@ def _clause(clause: str, n_before: int) -> frozenset[Choice] | None:
         if not _COMPARE.search(clause):
             return None
         clause = _COMPARAND.sub(lambda m: " ".join(_KEEP_WORD.findall(m[0])), clause)
-    named = {m.choices for m in _mentions(clause, n_before) + _letters(clause)}
+    named = {m.choices for m in _mentions(clause, numbers) + _letters(clause)}
     if len(named) != 1:
         return None
     (choices,) = named
@@ -382,6 +410,11 @@ def _letters(clause: str) -> list[_Mention]:
 def _equal(sentence: str) -> bool:
     if _NOT_SAME.search(sentence) or not _SAME.search(sentence) or not _EQUALITY.search(sentence):
         return False
+    if (
+        _WITH_THIRD.search(sentence)
+        or len({m.choices for m in _mentions(sentence, _FROM_TESTS)}) == 1
+    ):
+        return False
     attribute = _ATTRIBUTE.search(sentence)
     if attribute is None or re.search(r"\bdiffer equally\b", sentence, re.IGNORECASE):
         return True
@@ -390,12 +423,13 @@ def _equal(sentence: str) -> bool:
 
 def read_prose(text: str, n_before: int) -> Judgement:
     """The comparison that the sentences make; where they disagree, only a concluding one counts."""
+    numbers = Numbering.of(text, n_before)
     readings: list[tuple[Judgement, str]] = []
     for sentence in sentences(text):
         sentence = _IF_FORCED.sub("I choose ", sentence)
         if _UNSURE.search(sentence) or about_others(_without_reference(sentence)):
             continue
-        named = _compared(sentence, n_before)
+        named = _compared(sentence, numbers)
         if named:
             readings.append((_only(named), sentence))
         elif _equal(sentence):
@@ -442,19 +476,17 @@ _FILL_WORDS = re.compile(
 
 
 def read_preference(text: str, question: Question) -> Judgement:
-    n_before = question.n_before
-    stated = _labelled(text, n_before)
-    if stated is not None:
-        return stated
-    short = text.strip()
-    if len(short) <= 80 and "\n" not in short:
-        judgement = _short(short, n_before)
-        if judgement is not None:
-            return judgement
-    return Unparsed("no answer") if question.cut else read_prose(text, n_before)
+    numbers = Numbering.of(text, question.n_before)
+    for reading in (_labelled(text, numbers), _short(text.strip(), numbers)):
+        if reading is not None:
+            return reading
+    if question.cut:
+        return Unparsed("no answer")
+    alone = _alone(text, numbers)
+    return alone if alone is not None else read_prose(text, question.n_before)
 
 
-def _labelled(text: str, n_before: int) -> Judgement | None:
+def _labelled(text: str, numbers: Numbering) -> Judgement | None:
     """The last statement behind a label that names something; None where there is none."""
     reading: Judgement | None = None
     position = 0
@@ -472,7 +504,7 @@ def _labelled(text: str, n_before: int) -> Judgement | None:
             maxsplit=1,
         )[0]
         value = re.split(r"\b(?:answer)\s*:", value, flags=re.IGNORECASE)[0]
-        judgement = _choice(value or match["value"], n_before)
+        judgement = _choice(value or match["value"], numbers)
         if judgement != Unparsed("no answer"):
             reading = judgement
         elif reading is None:
@@ -480,23 +512,40 @@ def _labelled(text: str, n_before: int) -> Judgement | None:
     return reading
 
 
-def _short(text: str, n_before: int) -> Judgement | None:
+_SIDE = rf"(?:the )?(?:first|second|(?:{_NOUN}\s*)?#?(?:[AB]|\d{{1,2}}))(?: {_NOUN})?"
+_SIGNED = re.compile(rf"\W*{_SIDE}\s*[<>=≈~]+\s*{_SIDE}[\s.]*", re.IGNORECASE)
+
+
+def _short(text: str, numbers: Numbering) -> Judgement | None:
     """A reply that is the choice alone; a longer sentence is left to `read_prose`."""
     judgement = None
+    if len(text) > 80 or "\n" in text:
+        return None
     if re.match(r"\s*-\s*\d", text):
         return Unparsed("out of range")
     if (
-        re.search(r"[<>=≈]", text)
+        _SIGNED.fullmatch(text)
         or _BARE_NAME.fullmatch(text.strip(" .!"))
         or re.fullmatch(r"\s*\(?[ABab12]\s*[).:]?\s*", text)
     ):
-        judgement = _choice(text, n_before)
+        judgement = _choice(text, numbers)
     else:
         rest = _NAME.sub(" ", text)
         rest = _SAME.sub(" ", rest)
         if not _FILL_WORDS.sub("", rest) and not _both_described(text):
-            judgement = _choice(text, n_before)
+            judgement = _choice(text, numbers)
     return judgement
+
+
+def _alone(text: str, numbers: Numbering) -> Judgement | None:
+    """The choice as the first sentence or a line of its own, if only one stands so."""
+    parts = [part.strip() for part in text.split("\n") if part.strip()]
+    parts = sentences(parts[0])[:1] + parts[1:] if parts else []
+    short = [p for p in parts if not re.search(r"[:?]$|^[-•]|^\d+\.", p) and len(p) <= 60]
+    readings = [r for p in short if isinstance(r := _short(p, numbers), Preference)]
+    if len(set(readings)) > 1:
+        return Unparsed("ambiguous")
+    return readings[0] if readings else None
 
 
 def _both_described(text: str) -> bool:

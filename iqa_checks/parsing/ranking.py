@@ -140,6 +140,7 @@ def _key(match: re.Match[str]) -> str:
 
 def _assignments(text: str, question: Question) -> Iterator[_Reading]:
     labels = [m.start() for m in _LABEL.finditer(text)]
+    given: dict[str, str] = {}
     for run in _runs(list(_ASSIGNED.finditer(text)), labels, question.n_stimuli):
         start, end = run[0].start(), run[-1].end()
         k = bisect(labels, start)
@@ -148,9 +149,11 @@ def _assignments(text: str, question: Question) -> Iterator[_Reading]:
         labelled = head is not None and head.end() + 40 > start
         if _foreign(text, label if labelled else start, labelled):
             continue
-        if len(run) == 1 and not labelled and question.n_stimuli > 1:
-            continue
-        yield _Reading(start, end, _assigned(text, run, question), labelled)
+        if len(run) > 1 or labelled:
+            yield _Reading(start, end, _assigned(text, run, question), labelled)
+            given |= {_key(m): m["rank"] for m in run}
+        elif given.get(_key(run[0]), run[0]["rank"]) != run[0]["rank"]:
+            yield _Reading(start, end, Unparsed("ambiguous"))  # takes back one of the ranks given
 
 
 def _foreign(text: str, position: int, labelled: bool) -> bool:
@@ -279,6 +282,12 @@ def _bare_list(text: str, question: Question) -> Iterator[_Reading]:
     whole = _NUMBERS.fullmatch(text.strip(" .\n"))
     if whole:
         yield _Reading(0, len(text), _listed(text, whole[1], question, False))
+    elif "\n" in text:
+        lines = text.strip().split("\n")
+        ends = [_NUMBERS.fullmatch(line.strip(" .")) for line in (lines[0], lines[-1])]
+        alone = [match for match in ends if match]
+        if len(alone) == 1:
+            yield _Reading(0, 0, _listed(text, alone[0][1], question, False))
 
 
 def _listed(text: str, numbers: str, question: Question, sure: bool) -> Judgement:
@@ -387,6 +396,7 @@ def _ordered(text: str, question: Question) -> Iterator[_Reading]:
     direction, match = _direction(text)
     if match is None:
         yield from _marked_lines(text, question)
+        yield from _marked_inline(text, question)
         return
     line_end = text.find("\n", match.end())
     line_end = len(text) if line_end < 0 else line_end
@@ -455,6 +465,21 @@ def _marked_lines(text: str, question: Question) -> Iterator[_Reading]:
         return
     levels = [[m["item"]] for m in found]
     yield _Reading(0, len(text), _levels(levels[::-1] if best_first else levels, question))
+
+
+_MARKED_INLINE = re.compile(
+    rf"{_LINK}\s*\((?:the )?(?P<first>best|worst)\)(?:\s*,\s*{_LINK})*\s*,\s*"
+    rf"{_LINK}\s*\((?:the )?(?P<final>best|worst)\)"
+)
+
+
+def _marked_inline(text: str, question: Question) -> Iterator[_Reading]:
+    """ "A (best), B, C, D (worst)"."""
+    for match in _MARKED_INLINE.finditer(text):
+        if match["first"] != match["final"]:
+            levels = [[name] for name in _NAME.findall(match[0])]
+            ordered = levels[::-1] if match["first"] == "best" else levels
+            yield _Reading(match.start(), match.end(), _levels(ordered, question))
 
 
 # --- sentences -----------------------------------------------------------------------------------

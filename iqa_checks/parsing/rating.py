@@ -166,7 +166,9 @@ def read_rating(text: str, question: Question) -> Judgement:
     if firm:
         value = firm[-1].judgement
         return Unparsed("truncated") if question.cut and _cut_inside(text, value) else value
-    return Unparsed("no answer") if question.cut else _explicit(text)
+    if question.cut:
+        return Unparsed("no answer")
+    return _alone(text, scale) or _explicit(text)
 
 
 def _points_of_full_marks(text: str) -> str:
@@ -185,7 +187,8 @@ def _stated_scale(text: str) -> float:
 
 def _cut_inside(text: str, value: Judgement) -> bool:
     """Whether the reply ends inside a number that could go on ("Score: 8" of "Score: 85")."""
-    return text[-1:].isdigit() and value != Rating(100.0)
+    open_end = text[-1:].isdigit() and not re.search(r"(?<![\d.])100$", text)
+    return open_end and value != Rating(100.0)
 
 
 def _labelled(text: str, scale: float) -> Iterator[_Statement]:
@@ -213,6 +216,8 @@ def _by_verb(text: str, scale: float) -> Iterator[_Statement]:
     for match in _VERB.finditer(text):
         wider = sentence_before(text, match.start())
         clause = clause_before(text, match.start())
+        if _ATTRIBUTE.search(clause) or re.match(r"\s*[:=]", text[match.end() : match.end() + 4]):
+            continue  # "Sharpness score: 70" is a noun
         if _PAST.search(clause) or about_others(clause) or by_observer(text, match.start()):
             continue
         depicted = _DEPICTED.search(text, match.end(), match.end() + 60)
@@ -250,6 +255,7 @@ def _after_filler(text: str, start: int, scale: float) -> Judgement | None:
 # --- values without a statement ----------------------------------------------------------------
 
 _UNIT = r"(?:分|点|점|points?\b|Punkten?\b|puntos\b|баллов|балла)"
+_LISTED = re.compile(r"(?m)^\s*\d+[.)]\s[^\n]*\n\s*\d+[.)]\s")  # two items of a numbered list
 # "3/10", "64 von 100 Punkten", "82分"
 _EXPLICIT = re.compile(
     rf"(?<![\d.,/x:-])(?P<low>\d+(?:[.,]\d+)?)(?:\s*{_UNIT})?\s*"
@@ -258,6 +264,16 @@ _EXPLICIT = re.compile(
     rf"|(?<![\d.,/x:到至~-])(?P<points>\d+(?:[.,]\d+)?)\s*{_UNIT}(?!之|钟|贝)",
     re.IGNORECASE,
 )
+
+
+def _alone(text: str, scale: float) -> Judgement | None:
+    """A number on the first or last line of its own, if no other line is one."""
+    lines = [line.strip(" .!()[]|") for line in text.split("\n") if line.strip()]
+    numbers = [line for line in lines if _VALUE.fullmatch(line)]
+    if len(numbers) == 1 and numbers[0] in {lines[0], lines[-1]}:
+        return _value(numbers[0], scale)
+    first = re.match(r"(\d{1,3}(?:[.,]\d+)?%?)[.:,]\s+[A-Z]", text)
+    return _value(first[1], scale) if first and not numbers and not _LISTED.search(text) else None
 
 
 def _explicit(text: str) -> Judgement:
