@@ -62,6 +62,7 @@ class StimulusSource:
     full: bool = False
     limit: int | None = None
     seed: int = 0
+    photos: Path | None = None
 
 
 @cache
@@ -78,23 +79,28 @@ def names_for(scenario: Scenario, source: StimulusSource) -> list[str]:
     if source.ratings is not None:
         colors = source.attribute == "color_difference"
         return [OWN] if colors == (scenario == "difference") else []
+    from iqa_checks.builtin import BUILTIN, PHOTOS
+
+    if source.photos is not None:
+        return list(PHOTOS[scenario])
     from_others = [p.name for p in published().values() if p.scenario == scenario]
-    return [*(["builtin"] if scenario in ("fr", "nr") else []), *from_others]
+    return [*BUILTIN[scenario], *from_others]
 
 
 def load_dataset(name: str, root: Path | str | None = None) -> StimulusSet:
     """A stimulus set by name, whole.
 
-    "builtin-fr" and "builtin-nr" are generated into ``root`` (or the user's cache). Raises
+    The sets of `builtin.WHOLE` are generated into ``root`` (or the user's cache). Raises
     `UsageError` for an unknown name and `StimuliAbsent` where the files are not at hand.
     """
-    from iqa_checks.builtin import builtin_set
+    from iqa_checks.builtin import WHOLE, builtin_set
 
-    if name in ("builtin-fr", "builtin-nr"):
+    if name in WHOLE:
         folder = Path(root) if root is not None else default_cache()
-        return builtin_set(name[-2:], folder, full=True)
+        generated, scenario = WHOLE[name]
+        return builtin_set(scenario, folder, name=generated, full=True)
     if name not in published():
-        raise known_names("data set", name, ["builtin-fr", "builtin-nr", *published()])
+        raise known_names("data set", name, [*WHOLE, *published()])
     raise _absent(name)
 
 
@@ -108,11 +114,17 @@ def stimuli_for(name: str, scenario: Scenario, source: StimulusSource) -> Stimul
     StimulusError
         The table or an image is not usable.
     """
-    from iqa_checks.builtin import builtin_set
+    from iqa_checks.builtin import NAMES, builtin_set
 
-    if name == "builtin":
+    if name in NAMES:
         return builtin_set(
-            scenario, source.cache_dir, full=source.full, limit=source.limit, seed=source.seed
+            scenario,
+            source.cache_dir,
+            name=name,
+            photos=source.photos,
+            full=source.full,
+            limit=source.limit,
+            seed=source.seed,
         )
     if name == OWN:
         return _own(scenario, source)

@@ -260,7 +260,7 @@ def _announce(config: pytest.Config, ids: list[str]) -> None:
     settings = config.stash[_STATE].settings
     if config.getoption("iqa_plan") or settings.policy == "replay":
         return
-    names = [found[1] for name in ids if (found := re.search(r"\[(.*)\]$", name))]
+    names = [name[found.start() + 1 : -1] for name in ids if (found := _CELL_ID.search(name))]
     try:
         line = announcement(names, settings)
     except IqaChecksError as error:
@@ -377,13 +377,15 @@ def pytest_runtest_makereport(
             IqaChecksError,
             RequestFailed,
             StoreError,
+            UsageError,
         )
 
         error = call.excinfo.value
         if isinstance(error, IqaChecksError):
             report.longrepr = f"{type(error).__name__}: {error}"
             report.iqa_infrastructure = isinstance(error, (InfrastructureError, StoreError))
-            if report.iqa_infrastructure and not isinstance(error, RequestFailed):
+            ends_run = report.iqa_infrastructure or isinstance(error, UsageError)
+            if ends_run and not isinstance(error, RequestFailed):
                 item.session.shouldfail = f"the run ends: {error}"
     return report
 
@@ -491,7 +493,7 @@ class _Xdist:
                 _announce(node.config, ids)
                 where["port"] = run.open_asker().listen(key)
         except Exception as error:
-            where = {"error": str(error)}
+            where = {"error": type(error).__name__, "message": str(error)}
         descriptor = os.open(run.rendezvous + ".part", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump(where, file)
@@ -505,7 +507,7 @@ def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager
 
 def _connect(config: pytest.Config) -> Any:
     """A worker's way to the broker of the controller."""
-    from iqa_checks.broker import RemoteAsker
+    from iqa_checks.broker import RemoteAsker, error_named
     from iqa_checks.errors import InfrastructureError, UsageError
 
     given: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
@@ -522,5 +524,5 @@ def _connect(config: pytest.Config) -> Any:
         time.sleep(0.02)
     where = json.loads(path.read_text())
     if "error" in where:
-        raise InfrastructureError(where["error"])
+        raise error_named(where["error"], where["message"])
     return RemoteAsker(where["port"], where["key"])

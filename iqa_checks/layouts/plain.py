@@ -42,7 +42,7 @@ def read_ratings(table: RatingTable) -> tuple[list[Rated], tuple[float, float], 
 
     Raises `StimulusError` naming file, row, value and remedy.
     """
-    lines = list(io.StringIO(_text(table.path)))  # not splitlines: U+2028 may stand in a name
+    lines = list(io.StringIO(read_text(table.path)))  # not splitlines: U+2028 may stand in a name
     stated, n_comments = _stated(lines)
     rows = list(_rows(table, lines[n_comments:], n_comments))
     if not rows:
@@ -101,7 +101,8 @@ def parse_scale(text: str, *, where: str = "") -> tuple[float, float]:
     return low, high
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A whole table as text: UTF-8, at most 256 MiB; `StimulusError` otherwise."""
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise StimulusError(
