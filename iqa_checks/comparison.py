@@ -31,6 +31,7 @@ from iqa_checks.agreement import (
     _Measure,
     _measure,
     _members,
+    _nearest_below_one,
     _paired,
     _upper_tail,
     _value,
@@ -530,18 +531,20 @@ class _Paired:
         missing = int(np.isnan(np.array(left_out)).any(axis=0).sum())
         if missing:
             return self.without_interval(values, f"undefined without {missing} of the {unit_name}")
-        z = [np.array([_fisher_z(r, self.n) for r in side]) for side in left_out]
+        z = [_fisher_zs(side, self.n) for side in left_out]
         differences = z[0] - z[1]
         units = len(differences)
         spread = np.sum(np.square(differences - differences.mean()))
         return self._on_fisher_z(values, float(np.sqrt((units - 1) / units * spread)), units - 1)
 
     def from_bootstrap(self, values: Sequence[float], drawn: Sequence[FloatArray]) -> Difference:
-        defined = ~np.isnan(np.array(drawn)).any(axis=0)
-        if defined.mean() < 0.95:
-            missing = f"{int((~defined).sum())} of {len(defined)}"
+        defined = np.asarray(~np.isnan(np.array(drawn)).any(axis=0))
+        n_drawn = int(defined.size)
+        n_missing = int((~defined).sum())
+        if n_missing > 0.05 * n_drawn:
+            missing = f"{n_missing} of {n_drawn}"
             return self.without_interval(values, f"undefined in {missing} resamples")
-        z = [np.array([_fisher_z(r, self.n) for r in side[defined]]) for side in drawn]
+        z = [_fisher_zs(side[defined], self.n) for side in drawn]
         return self._on_fisher_z(values, float(np.std(z[0] - z[1], ddof=1)), None)
 
     def from_means(self, table: FloatArray, note: str | None) -> Difference:
@@ -607,6 +610,11 @@ class _Paired:
             z_baseline=float(on_scale[1]),
             reason=reason,
         )
+
+
+def _fisher_zs(values: FloatArray, n: int) -> FloatArray:
+    limit = 1 - _nearest_below_one(n)
+    return np.asarray(np.arctanh(np.clip(values, -limit, limit)))
 
 
 def _apart(middle: float, gap: float) -> float:
@@ -735,7 +743,8 @@ def power_plan(
         Trials of the baseline; as many as stimuli when not given. Scales with the stimuli.
     noise_variance
         Variance of the baseline's correlation on `Difference.scale` that comes from its
-        judgements' noise (`judgement_noise`); only that part shrinks with repeats.
+        judgements' noise (`judgement_noise`); only that part shrinks with repeats, and where it
+        is 0 (unknown) no repeats are proposed.
     resemblance
         Correlation of the errors that baseline and candidate make on a stimulus, in [0, 1). Their
         releases are unknown before money is spent: .64 is what related releases show.
@@ -757,7 +766,8 @@ def power_plan(
     planner = _Planner(typical, drop, alpha, power, noise_variance, n_trials or len(y))
     units = len(y) if codes is None else _count(codes)
     options = [planner.option(units, units, 1)]
-    options += [planner.option(planner.fewest(units, r), units, r) for r in repeats]
+    useful = repeats if noise_variance > 0 else [1]
+    options += [planner.option(planner.fewest(units, r), units, r) for r in useful]
     return options
 
 
@@ -774,11 +784,14 @@ def judgement_noise(
     y = _paired(mos, mos)[1]
     measure = _measure("srcc", "none", "increasing")
     counts = _trial_counts(baseline, baseline, n_resamples, seed)[0]
-    drawn = [
-        _value(measure, baseline.scores(c, method=scaling, tie_weight=tie_weight), y)
-        for c in counts
-    ]
-    return float(np.var([_fisher_z(r, len(y)) for r in drawn if not np.isnan(r)], ddof=1))
+    drawn = np.array(
+        [
+            _value(measure, baseline.scores(c, method=scaling, tie_weight=tie_weight), y)
+            for c in counts
+        ]
+    )
+    drawn = drawn[~np.isnan(drawn)]
+    return float(np.var(_fisher_zs(drawn, len(y)), ddof=1)) if len(drawn) > 1 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -856,7 +869,7 @@ def _typical_difference(
     fresh = float(np.sqrt(1 - resemblance**2))
     found: list[Difference] = []
     for _ in range(_SYNTHETIC_RELEASES):
-        other = resemblance * residual + fresh * rng.permutation(residual)
+        other = resemblance * residual + fresh * _shuffled(residual, codes, rng)
         found.append(
             compare(
                 explained + other, explained + residual, y, cluster=codes, summary=summary,
@@ -868,6 +881,16 @@ def _typical_difference(
         why = next((d.reason for d in found if d.reason), "the baseline's scores never vary")
         raise ValueError(f"no power can be planned from this baseline: {why}")
     return sorted(usable, key=lambda d: d.std_error or 0.0)[len(usable) // 2]
+
+
+def _shuffled(residual: FloatArray, codes: IntArray | None, rng: np.random.Generator) -> FloatArray:
+    """Residuals of another release; what is common to a reference stays common to one."""
+    if codes is None:
+        return rng.permutation(residual)
+    sizes = np.bincount(codes)
+    common = np.bincount(codes, residual) / sizes
+    own = residual - common[codes]
+    return np.asarray(rng.permutation(common)[codes] + rng.permutation(own))
 
 
 def _split(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
