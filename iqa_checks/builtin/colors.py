@@ -6,7 +6,7 @@ measured on the pixels that are sent: the mean over pixels of CIEDE2000 between 
 its altered copy, both as 8-bit sRGB. It is *by construction*, not a rating; on the 35 rated pairs
 of SPCD's scene I0249 the rule has the SRCC that docs/builtin-stimuli.md reports.
 
-Which alterations a set holds is settled on thumbnails of 96 x 72 pixels, so only selected ones are
+Which alterations a set holds is settled on thumbnails of 48 x 36 pixels, so only selected ones are
 made at full size.
 """
 
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 OPINION = "mean CIEDE2000, by construction"
 NOTE = "scores: mean CIEDE2000 of the pixels, by construction, not ratings"
-THUMBNAIL = (96, 72)
+THUMBNAIL = (48, 36)
+RANGE = (0.9, 16.5)  # SPCD's differences run from 0.93 to 16.22
 QUICK_CONTENTS, MOST_CONTENTS = 5, 30
-EXEMPLARS = (("exposure", 0.3), ("white-balance", 0.8), ("saturation", 0.7), ("profile", 4))
+EXEMPLARS = (("hue", 15), ("gamma", 1.9), ("exposure", 0.3), ("white-balance", 1.6))
 
 
 class Cell(NamedTuple):
@@ -183,7 +184,9 @@ def _selected(contents: Sequence[Photograph], n: int, seed: int) -> list[Cell]:
         for amount in amounts
     ]
     thumbnails = {content: _thumbnail(content.pixels()) for content in contents}
-    expected = [_difference(thumbnails[c.content], c.kind, c.amount) for c in cells]
+    sizes = [_difference(thumbnails[c.content], c.kind, c.amount) for c in cells]
+    cells = [c for c, size in zip(cells, sizes, strict=True) if RANGE[0] <= size <= RANGE[1]]
+    expected = [size for size in sizes if RANGE[0] <= size <= RANGE[1]]
     kinds = [(c.kind, c.content.name) for c in cells]
     keys = [key(seed, c.content.name, c.kind, c.amount) for c in cells]
     return [cells[k] for k in spread(expected, n, kinds, keys, Counter())]

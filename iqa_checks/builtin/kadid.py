@@ -102,9 +102,7 @@ def _spread(cells: Sequence[Cell], n: int, seed: int, used: Counter[object]) -> 
     return [cells[k] for k in spread(opinions, n, kinds, keys, used)]
 
 
-def _made(
-    cells: Sequence[Cell], moved: bool, cache_dir: Path, seed: int
-) -> tuple[Stimulus, ...]:
+def _made(cells: Sequence[Cell], moved: bool, cache_dir: Path, seed: int) -> tuple[Stimulus, ...]:
     contents = list(dict.fromkeys(cell.content for cell in cells))
     moves = dict(zip(contents, itertools.cycle(MOVES)))  # the first: all three at once
     references = {c: _moved(c, moves[c]) if moved else c.recipe for c in contents}

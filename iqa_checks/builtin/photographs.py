@@ -189,9 +189,9 @@ def _prepared(path: Path, sha256: str) -> tuple[NDArray[np.uint8], str]:
 
     with PIL.Image.open(path) as opened:
         _refuse_unfit(opened, path)
-        done = [_as_srgb(opened, path)]
-        image = PIL.ImageOps.exif_transpose(done[0][0]).convert("RGB")
-    notes = [done[0][1]]
+        turned = PIL.ImageOps.exif_transpose(opened)
+        image, note = _as_srgb(turned.convert("RGB"), opened.info.get("icc_profile"), path)
+    notes = [note]
     size = _fitting(*image.size)
     if min(size) < LEAST_SIDE:
         raise _unfit(
@@ -220,7 +220,7 @@ def _refuse_unfit(image: PIL.Image.Image, path: Path) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise _unfit(path, f"is animated ({frames} frames)", "one still picture")
-    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         return  # an alpha channel that hides nothing
     if image.mode != "RGB":
         kind = _MODES.get(image.mode, f"has colour mode {image.mode}")
@@ -250,25 +250,23 @@ def _refuse_grey(pixels: NDArray[np.uint8], path: Path) -> None:
         raise _unfit(path, "is grey in colour channels", "a colour picture")
 
 
-def _as_srgb(image: PIL.Image.Image, path: Path) -> tuple[PIL.Image.Image, str]:
+def _as_srgb(
+    image: PIL.Image.Image, profile: bytes | None, path: Path
+) -> tuple[PIL.Image.Image, str]:
     """The picture converted from its embedded profile, and a note where that was another."""
     from PIL import ImageCms
 
-    profile = image.info.get("icc_profile")
     if not profile:
         return image, ""
     try:
-        source = ImageCms.getOpenProfile(io.BytesIO(profile))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = ImageCms.getProfileDescription(source).strip()
         if name.startswith("sRGB"):
             return image, ""
-        srgb = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image.convert("RGB"), source, srgb)
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"))
     except (ImageCms.PyCMSError, OSError):
         raise _unfit(path, "has a damaged colour profile", "sRGB, or a valid profile") from None
-    if converted is None:  # only where it works in place
-        return image, ""
-    converted.info["exif"] = image.info.get("exif", b"")
+    assert converted is not None  # None only where it works in place
     return converted, f"converted from {name} to sRGB"
 
 

@@ -94,15 +94,19 @@ def texture_set(name: str, cache_dir: Path, n: int, seed: int) -> StimulusSet:
 
 
 def _spread(texture: str, n: int, seed: int, used: Counter[object]) -> list[Cell]:
-    """Half of the damage on the reference's own patch, half elsewhere; whole patches elsewhere."""
-    cells = [Cell(texture, patch) for patch in (1, 2, 3)]
-    for number in TYPES:
-        for level in range(2, 6):
-            elsewhere = 1 + int(key(texture, number, level)[:8], 16) % 3
-            cells += [Cell(texture, patch, number, level) for patch in (0, elsewhere)]
+    """Whole patches from elsewhere; damage half on the reference's own patch, half elsewhere."""
+    whole = [Cell(texture, patch) for patch in (1, 2, 3)]
+    whole = sorted(whole, key=lambda c: key(seed, *c))[: max(1, n // 6)]
+    cells = [
+        Cell(texture, patch, number, level)
+        for number in TYPES
+        for level in range(2, 6)
+        for patch in (0, 1 + int(key(texture, number, level)[:8], 16) % 3)
+    ]
     kinds = [(f"type {c.number}", "own patch" if c.patch == 0 else "elsewhere") for c in cells]
     keys = [key(seed, *c) for c in cells]
-    return [cells[k] for k in spread([c.similarity for c in cells], n, kinds, keys, used)]
+    picks = spread([c.similarity for c in cells], n - len(whole), kinds, keys, used)
+    return [*(cells[k] for k in picks), *whole]
 
 
 def _made(cells: Sequence[Cell], cache_dir: Path, seed: int) -> tuple[Stimulus, ...]:
