@@ -120,6 +120,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what its scores are about: general, structure, color_difference, ...")
     add("--iqa-resize", choices=("reference",),
         help="resize distorted images to their reference; recorded in the results")
+    add("--iqa-photos", metavar="DIR",
+        help="folder of pristine photographs: makes the built-in sets from them, no ratings needed")
     add("--iqa-full", action="store_true", help="150 stimuli a set instead of 30")
     add("--iqa-limit", type=int, metavar="N", help="at most N stimuli a set")
     add("--seed", "--iqa-seed", dest="iqa_seed", type=int, default=0, metavar="N",
@@ -168,6 +170,7 @@ def _settings(config: pytest.Config) -> Settings:
         full=get("iqa_full"),
         limit=get("iqa_limit"),
         seed=get("iqa_seed"),
+        photos=Path(get("iqa_photos")) if get("iqa_photos") else None,
     )
     policy: Any = "replay" if get("iqa_replay") else "reuse" if get("iqa_reuse") else "ask"
     return Settings(
@@ -194,7 +197,7 @@ def _settings(config: pytest.Config) -> Settings:
     )
 
 
-_ASKS_FOR_CELLS = ("iqa_model", "iqa_base_url", "iqa_ratings", "iqa_strategies", "iqa_scale",
+_ASKS_FOR_CELLS = ("iqa_photos", "iqa_model", "iqa_base_url", "iqa_ratings", "iqa_strategies", "iqa_scale",
                    "iqa_columns", "iqa_gates", "iqa_min_srcc", "iqa_min_plcc")  # fmt: skip
 
 

@@ -124,6 +124,12 @@ def check(settings: Settings) -> None:
         source = settings.source
         assert source.ratings is not None
         read_ratings(RatingTable(source.ratings, source.columns, source.scale, source.polarity))
+    if settings.source.photos is not None:
+        from iqa_checks.builtin.photographs import from_folder
+
+        if settings.source.ratings is not None:
+            raise UsageError("--iqa-photos and --iqa-ratings: give one; each makes its own sets")
+        from_folder(settings.source.photos, settings.source.seed)
     for name in ("min_srcc", "min_plcc"):
         least = getattr(settings, name)
         if least is not None and not -1 < least < 1:

@@ -2,8 +2,8 @@
 
 The reference is a patch of 256 x 256 pixels (the size of TQD's images) of a larger texture; a
 stimulus is another patch of it, whole or damaged, or the reference's own patch damaged. Textures:
-brick, grass, gravel and stained tissue (scikit-image), and two made here (weave; pebbles, which
-are kept for exemplars).
+brick, grass and gravel (grey photographs in scikit-image) and three made here in colour: pebbles,
+weave, and wood, which is kept for exemplars.
 
 Scores, on TQD's 0..1, are *by construction*, fixed at two points by ratings:
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 SIDE, PATCH = 512, 256
 CORNERS = ((0, 0), (0, 256), (256, 0), (256, 256))  # row, column; the first is the reference
-TESTED = ("brick", "grass", "gravel", "tissue", "weave")
-HELD_OUT = "pebbles"
+TESTED = ("brick", "grass", "gravel", "pebbles", "weave")
+HELD_OUT = "wood"
 TYPES = (1, 5, 6, 9, 10, 11)
 WHOLE = 0.79  # TQD: mean of variants 1-4 over ten textures, .7908
 OPINION = "expected similarity, by construction"
@@ -152,11 +152,8 @@ def texture(name: str) -> Pixels:
         return stretched(_PAINTED[name]())
     from skimage import data
 
-    shipped = {"tissue": "immunohistochemistry"}.get(name, name)
-    pixels = np.asarray(getattr(data, shipped)())
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    return stretched(np.ascontiguousarray(pixels[:SIDE, :SIDE]))
+    grey = np.asarray(getattr(data, name)())
+    return stretched(np.repeat(grey[:SIDE, :SIDE, None], 3, axis=2))
 
 
 def weave() -> Pixels:
@@ -197,4 +194,20 @@ def pebbles() -> Pixels:
     return np.asarray((image * 255).round(), dtype=np.uint8).reshape(SIDE, SIDE, 3)
 
 
-_PAINTED = {"weave": weave, "pebbles": pebbles}
+def wood() -> Pixels:
+    """Planed wood: bands and fibres of several lengths along the rows, pores, browns."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(13)
+    light = np.zeros((SIDE, SIDE))
+    for thick, long, weight in ((8, 160, 1.0), (2.5, 60, 0.6), (0.7, 14, 0.45)):
+        band = gaussian_filter(rng.normal(0, 1, (SIDE, SIDE)), (thick, long), mode="wrap")
+        light += weight * band / band.std()
+    pores = gaussian_filter((rng.random((SIDE, SIDE)) < 0.004) * 1.0, (0.6, 5), mode="wrap")
+    share = 1 / (1 + np.exp(-light)) * np.exp(-6 * pores)
+    dark, pale = np.array([0.24, 0.12, 0.05]), np.array([0.86, 0.64, 0.40])
+    image = dark + (pale - dark) * share[..., None]
+    return np.asarray((image * 255).round(), dtype=np.uint8)
+
+
+_PAINTED = {"pebbles": pebbles, "weave": weave, "wood": wood}
