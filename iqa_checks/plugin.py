@@ -197,8 +197,8 @@ def _settings(config: pytest.Config) -> Settings:
     )
 
 
-_ASKS_FOR_CELLS = ("iqa_photos", "iqa_model", "iqa_base_url", "iqa_ratings", "iqa_strategies", "iqa_scale",
-                   "iqa_columns", "iqa_gates", "iqa_min_srcc", "iqa_min_plcc")  # fmt: skip
+_ASKS_FOR_CELLS = ("iqa_photos", "iqa_model", "iqa_base_url", "iqa_ratings", "iqa_strategies",
+                   "iqa_scale", "iqa_columns", "iqa_gates", "iqa_min_srcc", "iqa_min_plcc")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
