@@ -2,6 +2,10 @@
 
 `stimuli_for` is what a run uses: it selects before it opens images, so that a large set costs only
 what is asked about, and it holds out exemplars.
+
+    python -m iqa_checks.datasets DIR
+
+lists the published sets under a folder: what is there, what is missing, what is damaged.
 """
 
 from __future__ import annotations
@@ -10,13 +14,12 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iqa_checks.errors import StimuliAbsent, UsageError, known_names
+from iqa_checks.errors import StimuliAbsent, StimulusError, UsageError, known_names
 from iqa_checks.layouts import RatingTable, read_ratings
+from iqa_checks.layouts.images import check_presentation
 from iqa_checks.stimuli import (
     Attribute,
     Polarity,
@@ -35,21 +38,13 @@ OWN = "ratings"
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """One line of ``data/sets.yaml``: a published data set and how to get it."""
-
-    name: str
-    scenario: Scenario
-    attribute: Attribute
-    get: str
-
-
-@dataclass(frozen=True, slots=True)
 class StimulusSource:
     """Where a run takes its stimuli from, as the user said.
 
     ``columns``, ``scale``, ``polarity``, ``attribute`` and ``resize`` are for the table of
     ratings. ``limit`` bounds the stimuli of a cell; None is the default of each kind of set.
+    ``data`` is the folder of published sets, ``whole`` refuses a partial one, ``sets`` names those
+    to judge (all where empty), ``selections`` the lists that choose stimuli (`selection_file`).
     """
 
     cache_dir: Path
@@ -63,19 +58,18 @@ class StimulusSource:
     limit: int | None = None
     seed: int = 0
     photos: Path | None = None
-
-
-@cache
-def published() -> dict[str, Published]:
-    """The published data sets, by name."""
-    import yaml
-
-    text = resources.files("iqa_checks").joinpath("data/sets.yaml").read_text(encoding="utf-8")
-    return {name: Published(name, **line) for name, line in yaml.safe_load(text).items()}
+    data: Path | None = None
+    whole: bool = False
+    sets: tuple[str, ...] = ()
+    selections: tuple[str, ...] = ()
 
 
 def names_for(scenario: Scenario, source: StimulusSource) -> list[str]:
-    """The stimulus sets that a run judges in a scenario, in a fixed order."""
+    """The stimulus sets that a run judges in a scenario, in a fixed order.
+
+    Without ``source.sets``: the built-in ones, the paper's seven (those that are not at hand skip
+    and say how to get them), and further published sets that are found under ``source.data``.
+    """
     if source.ratings is not None:
         colors = source.attribute == "color_difference"
         return [OWN] if colors == (scenario == "difference") else []
@@ -83,15 +77,91 @@ def names_for(scenario: Scenario, source: StimulusSource) -> list[str]:
 
     if source.photos is not None:
         return list(PHOTOS[scenario])
-    from_others = [p.name for p in published().values() if p.scenario == scenario]
-    return [*BUILTIN[scenario], *from_others]
+    from iqa_checks.layouts.published import published_sets
+
+    fitting = [p for p in published_sets().values() if p.scenario == scenario]
+    if source.sets:
+        known = [*BUILTIN[scenario], *(p.name for p in fitting)]
+        return [name for name in known if name in source.sets]
+    shown = [p.name for p in fitting if not p.extra or _is_there(p.name, source.data)]
+    return [*BUILTIN[scenario], *shown]
 
 
-def load_dataset(name: str, root: Path | str | None = None) -> StimulusSet:
-    """A stimulus set by name, whole.
+def check_source(source: StimulusSource) -> None:
+    """Find a user's mistakes about sets before a run: wrong folder, unknown or absent sets.
 
-    The sets of `builtin.WHOLE` are generated into ``root`` (or the user's cache). Raises
-    `UsageError` for an unknown name and `StimuliAbsent` where the files are not at hand.
+    Raises `UsageError` or `StimulusError`; a set that was asked for by name has to be there.
+    """
+    from iqa_checks.builtin import NAMES
+    from iqa_checks.layouts.published import locate, published_sets
+    from iqa_checks.published import check_selections
+
+    for name in source.sets:
+        if name not in NAMES and name not in published_sets():
+            raise known_names("stimulus set", name, [*NAMES, *published_sets()])
+    check_selections(source.selections)
+    asked = [name for name in source.sets if name in published_sets()]
+    if source.data is None:
+        if asked:
+            raise UsageError(f"{asked[0]} needs its files: give their folder with --iqa-data DIR")
+        return
+    for name in asked:
+        locate(published_sets()[name], source.data)
+    if not asked and not any(_is_there(name, source.data) for name in published_sets()):
+        raise UsageError(
+            f"--iqa-data {source.data}: no published data set was found there; expected a set's "
+            f"own folder or one that holds several of {', '.join(published_sets())} "
+            f"(python -m iqa_checks.datasets {source.data} says what was looked for)"
+        )
+
+
+def list_sets(data: Path | None = None) -> list[str]:
+    """A line for each stimulus set: name, scenarios, what it is, and where it was found."""
+    from iqa_checks.builtin import BUILTIN
+    from iqa_checks.layouts.published import published_sets
+
+    scenarios: dict[str, list[str]] = {}
+    for scenario, names in BUILTIN.items():
+        for name in names:
+            scenarios.setdefault(name, []).append(scenario)
+    lines = [f"{name:<18} {'/'.join(where):<11} built in" for name, where in scenarios.items()]
+    for one in published_sets().values():
+        at_hand = f"in {data}" if _is_there(one.name, data) else one.get
+        lines.append(f"{one.name:<18} {one.scenario:<11} {one.title}: {at_hand}")
+    return lines
+
+
+def _is_there(name: str, data: Path | None) -> bool:
+    """Whether a set's files are there; a damaged one is, and its cells will say so."""
+    from iqa_checks.layouts.published import locate, published_sets
+
+    if data is None:
+        return False
+    try:
+        locate(published_sets()[name], data)
+    except StimuliAbsent:
+        return False
+    except StimulusError:
+        return True
+    return True
+
+
+def load_dataset(
+    name: str,
+    root: Path | str | None = None,
+    *,
+    whole: bool = False,
+    cache_dir: Path | str | None = None,
+) -> StimulusSet:
+    """A stimulus set by name: all of its stimuli, verified.
+
+    The sets of `builtin.WHOLE` are generated into ``root`` (or the user's cache). A published set
+    is read from ``root``, its own folder or one that holds several; a partial one loads with what
+    is there and its notes say what is lacking, unless it has to be ``whole``. Images that are made
+    from its own (PNG of BMP, Aug-KADID's references) go into ``cache_dir``.
+
+    Raises `UsageError` for an unknown name, `StimuliAbsent` where the files are not at hand, and
+    `StimulusError` where they are damaged.
     """
     from iqa_checks.builtin import WHOLE, builtin_set
 
@@ -99,9 +169,16 @@ def load_dataset(name: str, root: Path | str | None = None) -> StimulusSet:
         folder = Path(root) if root is not None else default_cache()
         generated, scenario = WHOLE[name]
         return builtin_set(scenario, folder, name=generated, full=True)
-    if name not in published():
-        raise known_names("data set", name, [*WHOLE, *published()])
-    raise _absent(name)
+    from iqa_checks.layouts.published import published_sets
+
+    if name not in published_sets():
+        raise known_names("data set", name, [*WHOLE, *published_sets()])
+    if root is None:
+        raise StimuliAbsent(f"{name} is not at hand: {published_sets()[name].get}, then name it")
+    from iqa_checks.published import load_published
+
+    cache = Path(cache_dir) if cache_dir is not None else default_cache()
+    return load_published(name, Path(root), cache, whole=whole)
 
 
 def stimuli_for(name: str, scenario: Scenario, source: StimulusSource) -> StimulusSet:
@@ -128,7 +205,9 @@ def stimuli_for(name: str, scenario: Scenario, source: StimulusSource) -> Stimul
         )
     if name == OWN:
         return _own(scenario, source)
-    raise _absent(name)
+    from iqa_checks.published import published_cell
+
+    return published_cell(name, scenario, source)
 
 
 def default_cache() -> Path:
@@ -137,10 +216,6 @@ def default_cache() -> Path:
 
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "iqa_checks"
-
-
-def _absent(name: str) -> StimuliAbsent:
-    return StimuliAbsent(f"{name} is not at hand: {published()[name].get}")
 
 
 def _own(scenario: Scenario, source: StimulusSource) -> StimulusSet:
@@ -166,7 +241,8 @@ def _own(scenario: Scenario, source: StimulusSource) -> StimulusSet:
         sd_kind="none" if rows[0].opinion_sd is None else "per_opinion",
         exemplars=_opened(held_out, scenario, source),
     )
-    notes = [f"{source.ratings.name}: {note}", f"{len(tested)} of {len(rows)} stimuli"]
+    shown = check_presentation((*described.stimuli, *described.exemplars))
+    notes = [f"{source.ratings.name}: {note}", f"{len(tested)} of {len(rows)} stimuli", *shown]
     if source.resize_to_reference and scenario != "nr":
         notes.append("distorted images were resized to their reference (Lanczos)")
     return replace(described, notes=tuple(notes))
@@ -266,3 +342,30 @@ def as_attribute(text: str) -> Attribute:
     if text not in ATTRIBUTES:
         raise known_names("attribute", text, ATTRIBUTES)
     return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """List the published sets under a folder; 0 where all that was found is whole, else 1."""
+    import argparse
+
+    from iqa_checks.layouts.survey import progress_bar, survey, survey_lines
+
+    parser = argparse.ArgumentParser(prog="python -m iqa_checks.datasets", description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="a set's own folder, or one that holds several")
+    parser.add_argument("--sets", default="", metavar="NAME,...", help="look for these sets only")
+    parser.add_argument("--deep", action="store_true", help="decode every image (slow)")
+    given = parser.parse_args(arguments)
+    sets = tuple(filter(None, given.sets.split(",")))
+    try:
+        check_source(StimulusSource(Path(), sets=sets, data=given.folder))
+        with progress_bar() as progress:
+            surveys = list(survey(given.folder, names=sets, deep=given.deep, progress=progress))
+    except (UsageError, StimulusError) as error:
+        print(error)
+        return 2
+    print("\n".join(survey_lines(surveys)))
+    return 0 if all(s.whole for s in surveys if s.found or s.trouble) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

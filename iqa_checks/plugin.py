@@ -120,6 +120,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what its scores are about: general, structure, color_difference, ...")
     add("--iqa-resize", choices=("reference",),
         help="resize distorted images to their reference; recorded in the results")
+    add("--iqa-data", metavar="DIR", help="folder of published data sets, or one set's own folder")
+    add("--iqa-whole", action="store_true", help="refuse a published set that is not complete")
+    add("--iqa-sets", default="", metavar="NAME,...", help="judge these stimulus sets only")
+    add("--iqa-selection", action="append", default=[], metavar="[NAME=]FILE|DIR",
+        help="list of the stimuli to use, as FR_KADID_sampled_uniform.txt; several times")
+    add("--iqa-list", choices=("sets",), help="list the stimulus sets and what is at hand, and end")
     add("--iqa-photos", metavar="DIR",
         help="folder of pristine photographs: makes the built-in sets from them, no ratings needed")
     add("--iqa-full", action="store_true", help="150 stimuli a set instead of 30")
@@ -171,6 +177,10 @@ def _settings(config: pytest.Config) -> Settings:
         limit=get("iqa_limit"),
         seed=get("iqa_seed"),
         photos=Path(get("iqa_photos")) if get("iqa_photos") else None,
+        data=Path(get("iqa_data")) if get("iqa_data") else None,
+        whole=get("iqa_whole"),
+        sets=tuple(name.strip() for name in get("iqa_sets").split(",") if name.strip()),
+        selections=tuple(get("iqa_selection")),
     )
     policy: Any = "replay" if get("iqa_replay") else "reuse" if get("iqa_reuse") else "ask"
     return Settings(
@@ -197,8 +207,9 @@ def _settings(config: pytest.Config) -> Settings:
     )
 
 
-_ASKS_FOR_CELLS = ("iqa_photos", "iqa_model", "iqa_base_url", "iqa_ratings", "iqa_strategies",
-                   "iqa_scale", "iqa_columns", "iqa_gates", "iqa_min_srcc", "iqa_min_plcc")  # fmt: skip
+_ASKS_FOR_CELLS = ("iqa_data", "iqa_sets", "iqa_selection", "iqa_photos", "iqa_model",
+                   "iqa_base_url", "iqa_ratings", "iqa_strategies", "iqa_scale", "iqa_columns",
+                   "iqa_gates", "iqa_min_srcc", "iqa_min_plcc")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -214,6 +225,18 @@ def pytest_configure(config: pytest.Config) -> None:
             check(_settings(config))
         except IqaChecksError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """``--iqa-list``: answer and end, before anything is collected."""
+    if config.getoption("iqa_list") is None:
+        return None
+    from iqa_checks.datasets import list_sets
+
+    data = config.getoption("iqa_data")
+    print("\n".join(list_sets(Path(data) if data else None)))
+    return 0
 
 
 def _is_worker(config: pytest.Config) -> bool:

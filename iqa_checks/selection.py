@@ -1,27 +1,38 @@
 """Which stimuli a cell asks about; arrays only, no images.
 
 Uniform selection takes equal steps of rank over the sorted human scores, both ends included (the
-released code's issue 1; Wu et al. 2024, section 4.2). Difficult selection (Eqs. 3-5) is to come.
+released code's issue 1; Wu et al. 2024, section 4.2). The released lists tell how a step between
+two ranks is rounded: to the nearest rank over a whole table (SPAQ, AGIQA-3K, NR-KADID, SPCD: all
+150 scores of each list come out again), downwards inside a reference (FR-KADID, Aug-KADID:
+likewise). Difficult selection (Eqs. 3-5) is to come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def select_uniform(mos: NDArray[np.float64], n: int, keys: Sequence[str]) -> NDArray[np.intp]:
+def select_uniform(
+    mos: NDArray[np.float64],
+    n: int,
+    keys: Sequence[str],
+    *,
+    rounding: Literal["nearest", "down"] = "nearest",
+) -> NDArray[np.intp]:
     """``n`` positions at equal steps of rank over ``mos``, shape (min(n, M),), in input order.
 
     Equal scores are put in the order of ``keys`` (stimulus hashes or names), so that the order of
-    the table does not matter.
+    the table does not matter. ``rounding`` is of ranks that fall between two stimuli.
     """
     order = np.lexsort((np.asarray(keys), mos))
     if n >= len(order):
         return np.arange(len(order))
-    steps = np.round(np.linspace(0, len(order) - 1, n)).astype(int)
+    ranks = np.linspace(0, len(order) - 1, n)
+    steps = (np.round(ranks) if rounding == "nearest" else np.floor(ranks + 1e-9)).astype(int)
     return np.sort(order[steps])
 
 
@@ -37,7 +48,7 @@ def select_uniform_by_reference(
     """``per_reference`` equally spaced ranks inside each of ``n_references`` references.
 
     The references are drawn by ``seed`` from the sorted names, all of them where there are no
-    more. Returns positions in input order.
+    more; ranks are rounded down, as in the released lists. Returns positions in input order.
     """
     names = sorted(set(references))
     if n_references < len(names):
@@ -46,7 +57,8 @@ def select_uniform_by_reference(
     chosen = []
     for name in names:
         member = np.array([i for i, r in enumerate(references) if r == name])
-        local = select_uniform(mos[member], per_reference, [keys[i] for i in member])
+        own_keys = [keys[i] for i in member]
+        local = select_uniform(mos[member], per_reference, own_keys, rounding="down")
         chosen.append(member[local])
     return np.sort(np.concatenate(chosen))
 

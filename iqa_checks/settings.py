@@ -118,6 +118,9 @@ def check(settings: Settings) -> None:
     find_model(settings.model)
     load_strategies(settings.strategies)
     settings.gate_lines()
+    from iqa_checks.datasets import check_source
+
+    check_source(settings.source)
     if settings.source.ratings is not None:
         from iqa_checks.layouts import RatingTable, read_ratings
 

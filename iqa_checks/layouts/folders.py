@@ -80,14 +80,14 @@ class Folder:
 
     def _pick(self, folder: str, name: str, where: str) -> os.DirEntry[str] | None:
         same = self._listing(folder).get(name.casefold(), [])
-        exact = [entry for entry in same if entry.name == name]
-        if len(exact or same) > 1:
+        fitting = [entry for entry in same if entry.name == name] or same
+        if len(fitting) > 1:
             names = ", ".join(sorted(entry.name for entry in same))
             raise StimulusError(
                 f"{where}: {name} may be any of {names} in {self.root / folder}, which differ by "
                 "case alone; keep the right one"
             )
-        return (exact or same or [None])[0]
+        return fitting[0] if fitting else None
 
     def _listing(self, folder: str) -> dict[str, list[os.DirEntry[str]]]:
         if folder not in self._listings:

@@ -205,8 +205,9 @@ def read(found: Found) -> Reading:
             rows.append(row)
     if absent and not rows:
         raise StimulusError(
-            f"{found.table} is there, but none of its {len(absent):,} images: {absent[0]}; "
-            f"expected them under {found.folder}: {published.get}"
+            f"{found.table} is there, but none of its {len(absent):,} images "
+            f"({absent[0].rpartition(': ')[2]}); expected them in {_places(published)} of "
+            f"{found.folder}; {published.get}"
         )
     if not rows:
         raise StimulusError(f"{found.table}: no rows of scores; get the table again")
@@ -260,7 +261,7 @@ def _described(name: str, text: str) -> Published:
 
 def _form(given: dict[str, Any]) -> TableForm:
     own = ("file", "header", "layout", "beside")
-    columns = {k: tuple(v) if isinstance(v, list) else v for k, v in given.get("columns", {}).items()}
+    columns = {ours: _as_tuple(theirs) for ours, theirs in given.get("columns", {}).items()}
     pattern = given.get("reference_of")
     known = {*own, "columns", "reference_of"}
     return TableForm(
@@ -371,6 +372,10 @@ def _n_first_images(found: Found) -> int:
     return n
 
 
+def _places(published: Published) -> str:
+    return ", ".join(f"{folder}/" if folder else "the top" for folder in published.images)
+
+
 # --- rows ----------------------------------------------------------------------------------------
 
 
@@ -394,7 +399,7 @@ def _resolved(entry: Entry, published: Published, folder: Folder) -> Rated | str
 
 
 def _augmented(entry: Entry, published: Published, folder: Folder) -> Path | None:
-    """The authors' transformed reference where it is there, else the plain one, to be transformed."""
+    """The authors' transformed reference where it is there, else the one to be transformed."""
     assert entry.reference is not None
     stem = entry.reference.rpartition(".")[0]
     found = folder.find(f"{stem}_aug.png", published.references, entry.where)

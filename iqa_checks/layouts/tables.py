@@ -77,10 +77,7 @@ def number(text: str, what: str, where: str) -> float:
 
 
 def _lines(path: Path, *, only_first: bool = False) -> Iterator[tuple[int, tuple[str, ...]]]:
-    if only_first:
-        text = _head(path)
-    else:
-        text = read_text(path)
+    text = _head(path) if only_first else read_text(path)
     lines = text.split("\n")
     first = next((line for line in lines if line.strip()), "")
     delimiter = "\t" if "\t" in first else "," if "," in first else ""
