@@ -31,7 +31,7 @@ Reading rules
     "best to worst: ...", "B is best, then D, ..."). Every stimulus must occur exactly once. Numbers
     count the other way round only where the reply says so ("1 = best"). A bare list of 1..n not
     headed "ranks" is ambiguous: it may be the images in order. So are ranks that contradict what
-    the same reply calls best or worst.
+    the same reply calls best or worst. An order by one attribute ("Noise: A > B") is none.
 8.  A reply cut off at its length limit is read only where a statement stands in it, complete.
 9.  Anything else is `Unparsed`: 'empty', 'refusal', 'truncated', 'ambiguous', 'out of range',
     'incomplete ranking' or 'no answer'.

@@ -6,7 +6,7 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from iqa_checks.parsing.text import Question, about_others, by_observer, clause_before, sentences
+from iqa_checks.parsing.text import Question, about_example, by_observer, clause_before, sentences
 from iqa_checks.protocols import Choice, Judgement, Preference, Unparsed
 
 # --- names of the two stimuli ------------------------------------------------------------------
@@ -105,8 +105,9 @@ def _numbered(number: int, numbers: Numbering, *, of_images: bool) -> set[Choice
 # --- values ------------------------------------------------------------------------------------
 
 _SAME = re.compile(
-    r"\bcompar[aei]ble\b|\bthe same\b|\bsame quality\b|\bequal(?:ly)?\b|\b(?:a |dead )(?:tie"
-    r"|draw)\b|\btied\b|^\s*(?:tie|draw)\b"
+    r"\bcompar[aei]ble\b|\bthe same\b(?! quality (?:setting|factor|level))"
+    r"|\bsame quality\b(?! (?:setting|factor|level))"
+    r"|\bequal(?:ly)?\b|\b(?:a |dead )(?:tie|draw)\b|\btied\b|^\s*(?:tie|draw)\b"
     r"|(?<!more )(?<!most )(?<!less )\bsimilar\b|\bindistinguishable\b|\bidentical\b"
     r"|\bequivalent\b|\bon par\b"
     r"|(?<!more )\balike\b|^\s*(?:both|neither|none of them|no difference)\s*$"
@@ -310,6 +311,10 @@ _PICK = re.compile(
     r"\b\s*:?\s*(?P<what>[^,;.!?\n]*)",
     re.IGNORECASE,
 )
+_NOT_PICKED = re.compile(
+    r"(?:\b(?:not|never|hard|difficult|impossible|unable|reluctant)|n't)\s+(?:\w+\s+)?$",
+    re.IGNORECASE,
+)
 _COMPARE = re.compile(f"{_BETTER.pattern.replace('?P<attribute>', '?:')}|{_WORSE.pattern}", re.I)
 # what the subject is compared with is not the one that is judged
 _COMPARAND = re.compile(
@@ -339,6 +344,7 @@ _EQUALITY = re.compile(
     r"(?=[^.!?\n]{0,80}(?:\bquality\b|\bcompar[ai]ble\b|\bequal\w*\b|\bneither\b"
     r"|\bindistinguishable\b|\bdraw\b|\btie\b"
     r"|\bon par\b|\bno \w* ?difference\b|\bequivalent\b|\balike\b))"
+    r"|\bquality\b.{0,30}\bsame\b|(?:两|二者|双方|质量|画质).{0,20}(?:相当|相同|一样|差不多|同等)"
     r"|\bneither\b.{0,40}\b(?:better|superior)\b",
     re.IGNORECASE,
 )
@@ -381,9 +387,11 @@ def _compared(sentence: str, numbers: Numbering) -> list[frozenset[Choice]]:
 def _clause(clause: str, numbers: Numbering) -> frozenset[Choice] | None:
     picked = _PICK.search(clause)
     if picked:
+        if _NOT_PICKED.search(clause[: picked.start()]):
+            return None
         clause = re.split(r"\b(?:over|to|than)\b", picked["what"], maxsplit=1)[0]
     else:
-        if re.search(r"\b(?:not|n't|no) (?:\w+ )?(?:better|worse|superior|inferior)\b", clause):
+        if re.search(r"(?:\b(?:not|no)|n't) (?:\w+ )?(?:better|worse|superior|inferior)\b", clause):
             return None
         if not _COMPARE.search(clause):
             return None
@@ -427,7 +435,7 @@ def read_prose(text: str, n_before: int) -> Judgement:
     readings: list[tuple[Judgement, str]] = []
     for sentence in sentences(text):
         sentence = _IF_FORCED.sub("I choose ", sentence)
-        if _UNSURE.search(sentence) or about_others(_without_reference(sentence)):
+        if _UNSURE.search(sentence) or about_example(sentence):
             continue
         named = _compared(sentence, numbers)
         if named:
@@ -442,22 +450,12 @@ def read_prose(text: str, n_before: int) -> Judgement:
     return judgement
 
 
-def _without_reference(sentence: str) -> str:
-    return re.sub(
-        r"\breferences?\b|\boriginal\b|\bundistorted\b"
-        r"|\bpristine\b",
-        " ",
-        sentence,
-        flags=re.I,
-    )
-
-
 # --- replies -----------------------------------------------------------------------------------
 
 _LABEL = re.compile(
     r"(?:(?<![A-Za-z])(?:answer|anwser|anser|awnser|choice|decision|verdict|preference"
     r"|preferred(?: \w+)?|winner|result"
-    r"|better (?:image|pair|quality|one)|best (?:image|pair)|conclusion|judge?ment|ranking"
+    r"|better (?:image|pair|quality|one)|best (?:image|pair)|conclusion|overall|judge?ment|ranking"
     r"|selection)"
     r"|答案|回答|选择|結論|结论|判断|antwort|entscheidung|respuesta|r[eé]ponse|resposta|risposta|ответ|답변|정답|답)"
     r"(?:\s+(?:for|of)\s+(?:the\s+)?test\s+(?:images?|pairs?))?"
@@ -493,7 +491,7 @@ def _labelled(text: str, numbers: Numbering) -> Judgement | None:
     while match := _LABEL.search(text, position):
         position = match.start("value")
         context = clause_before(text, match.start())
-        if about_others(context) or by_observer(text, match.start()):
+        if about_example(context) or by_observer(text, match.start()):
             continue
         if re.search(r"\b(?:draft|initial|first)\s*$", context, re.IGNORECASE):
             continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from iqa_checks.parsing.preference import read_prose
 from iqa_checks.parsing.text import (
     Question,
-    about_others,
+    about_example,
     by_observer,
     clause_before,
     last,
@@ -160,9 +160,9 @@ def _foreign(text: str, position: int, labelled: bool) -> bool:
     """Whether the statement at ``position`` is the example's or another observer's."""
     context = (clause_before if labelled else sentence_before)(text, position)
     label = _LABEL.match(text, position)
-    if by_observer(text, position) or about_others(context):
+    if by_observer(text, position) or about_example(context):
         return True
-    return bool(label and about_others(label[0]))
+    return bool(label and about_example(label[0]))
 
 
 def _runs(matches: list[re.Match[str]], labels: list[int], n: int) -> Iterator[list[re.Match[str]]]:
@@ -269,6 +269,8 @@ _NUMBERS = re.compile(
 def _bare_list(text: str, question: Question) -> Iterator[_Reading]:
     for label in _LABEL.finditer(text):
         found = _NUMBERS.match(text, label.end())
+        if _direction(label["note"] or "")[0]:
+            continue  # the images in that order
         if found and not _foreign(text, label.start(), True):
             sure = label["word"].lower().split()[-1] not in {
                 "ranking",
@@ -303,6 +305,19 @@ def _listed(text: str, numbers: str, question: Question, sure: bool) -> Judgemen
 
 # --- chains: "B > D = A > C" ---------------------------------------------------------------------
 
+_ATTRIBUTE = (
+    r"(?:nois[ey]\w*|blur\w*|distort\w+|sharpness|contrast|exposure|brightness|saturation|artifacts?"
+    r"|compression|details?|textures?|colou?rs?|clarity|blocking|banding|dark\w*|structures?)\b"
+)
+
+
+def _one_attribute(lead: str) -> bool:
+    """Whether ``lead`` announces an order by one attribute ("Noise: A > B > C") and not quality."""
+    if re.search(r"\b(?:quality|overall|rank\w*|alike|similar\w*|final)\b", lead, re.IGNORECASE):
+        return False
+    return re.search(rf"\b{_ATTRIBUTE}", lead, re.IGNORECASE) is not None
+
+
 _LINK = rf"(?:{_NOUN}\s*\#?)?(?<![A-Za-z0-9])(?:[A-Z]|\d{{1,2}})(?![A-Za-z0-9])"
 _CHAIN = re.compile(rf"{_LINK}(?:\s*[<>=≈~]+\s*{_LINK})+", re.IGNORECASE)
 _NAME = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z]|\d{1,2})(?![A-Za-z0-9])", re.IGNORECASE)
@@ -323,6 +338,8 @@ def _chains(text: str, question: Question) -> Iterator[_Reading]:
         label = labels[k - 1] if k else None
         labelled = label is not None and match.start() - label.end() < 4
         if _foreign(text, label.start() if labelled and label else match.start(), labelled):
+            continue
+        if not labelled and _one_attribute(sentence_before(text, match.start())):
             continue
         yield _Reading(match.start(), match.end(), _chained(chain, question), labelled)
 
@@ -401,6 +418,8 @@ def _ordered(text: str, question: Question) -> Iterator[_Reading]:
     line_end = text.find("\n", match.end())
     line_end = len(text) if line_end < 0 else line_end
     line_start = text.rfind("\n", 0, match.start()) + 1
+    if _one_attribute(text[line_start : match.end()]):
+        return
     lines = _item_lines(text[line_end + 1 :], question.n_stimuli)
     if direction is not None and "place" in match[0]:
         lines = _item_lines(text[line_start:], question.n_stimuli)
@@ -486,13 +505,16 @@ def _marked_inline(text: str, question: Question) -> Iterator[_Reading]:
 
 _ALL_EQUAL = re.compile(
     r"\b(?:all|every|each)\b[^.!?\n]{0,60}?\b(?:equal(?:ly good| quality)?$|equal\b"
-    r"|same (?:overall |visual )?(?:quality|rank)"
+    r"|same (?:overall |visual )?(?:quality(?! (?:setting|factor|level))|rank)"
     r"|comparable\b|indistinguishable|identical(?: in)? quality|tied?)"
     r"|\bno (?:visible |noticeable )?difference in quality\b",
     re.IGNORECASE,
 )
-_BEST = re.compile(r"\b(?:best|highest|most similar)\b|最好|最佳|最高", re.IGNORECASE)
-_WORST = re.compile(r"\b(?:worst|poorest|lowest|least similar)\b|最差|最低", re.IGNORECASE)
+_BEST = re.compile(r"\b(?:best|highest|most similar|most alike)\b|最好|最佳|最高", re.IGNORECASE)
+_WORST = re.compile(
+    r"\b(?:worst|poorest|lowest|least similar|least alike)\b|最差|最低", re.IGNORECASE
+)
+_BEST_ATTRIBUTE = re.compile(rf"\b(?:best|worst|highest|lowest) {_ATTRIBUTE}", re.IGNORECASE)
 _THEN = re.compile(
     r"\b(?:then|followed by|next|finally|second best|third|middle|2nd|3rd)\b|其次"
     r"|然后|次に",
@@ -524,13 +546,13 @@ def _in_words(text: str, question: Question) -> Judgement:
 
 def _statements(text: str) -> Iterator[str]:
     yield from sentences(text)
-    if text.count("\n") == 0 and len(text) < 400:
-        yield text  # "Best: B. Second best: D. Third: A. Worst: C."
+    if len(text) < 400 and all(len(line) < 40 for line in text.split("\n")[1:]):
+        yield text.replace("\n", "; ")  # "Best: B. Second best: D. Third: A. Worst: C."
 
 
 def _narrated(sentence: str, question: Question) -> Judgement | None:
     """ "A is the best, followed by C, then D, and B is the worst" and the like."""
-    if _SUPPOSED.search(sentence):
+    if _SUPPOSED.search(sentence) or _BEST_ATTRIBUTE.search(sentence):
         return None
     if _ALL_EQUAL.search(sentence) and not re.search(r"\bnot\b", sentence):
         return Ranking((0,) * question.n_stimuli)

@@ -81,10 +81,11 @@ _LABEL = (
     r"|final) quality"
     r"|quality|estimate|rate"
 )
-# in these languages a label counts only before a colon: "note" and "nota" are ordinary words too
+# in these languages a label counts only before a colon; "Note: 100 would be" is English
 _FOREIGN = (
     r"評分|评分|分数|得分|打分|总分|スコア|点数|評価|採点|점수|평점|punteggio|puntuaci[oó]n|puntaje"
-    r"|calificaci[oó]n|valoraci[oó]n|pontua[cç][aã]o|nota|note|bewertung|punktzahl|wertung"
+    r"|calificaci[oó]n|valoraci[oó]n|pontua[cç][aã]o|bewertung|punktzahl|wertung"
+    r"|not[ae](?=\s*:\s*[\d.,]+(?:\s*(?:/|sur|su|de|sobre)\s*\d+)?\s*\.?\s*(?:\n|$))"
     r"|оценка|балл"
 )
 _SCALE_NOTE = r"(?:\s*\((?P<note>[^()\n]{0,40})\))?"
@@ -97,14 +98,14 @@ _STATED = re.compile(
 )
 # verbs of judging: "I would rate the quality of this image as 72", "I settle on 65"
 _VERB = re.compile(
-    r"\b(?:rate|rated?|give|assign|settle (?:on|for|at)|go with|put|estimate|judge|say|guess"
+    r"\b(?:rates?|rated|give|assign|settle (?:on|for|at)|go with|put|estimate|judge|say|guess"
     r"|deserves?|merits?|opt for|choose|score|scores|is worth|change it to|revise it to|land on)\b"
 )
 # words that may stand between the marker and the number; anything else breaks the statement
 _FILLER = re.compile(
     r"(?:\s*(?:\b(?:is|was|would|should|be|of|at|as|a|an|the|it|its|this|that|it's|to|about"
     r"|around|for"
-    r"|roughly|approximately|approx|circa|ca|between|probably|likely|image|images|test|photo"
+    r"|something|like|roughly|approximately|approx|circa|ca|between|probably|likely|image|images|test|photo"
     r"|photograph"
     r"|picture|pair|overall|quality|score|rating|final|out|my|best|estimate|value|perceived"
     r"|visual|near"
@@ -119,8 +120,14 @@ _ATTRIBUTE = re.compile(
     r"|exposure|artifacts?|saturation|composition|compression|aesthetics?|confidence|certainty|jpeg"
     r"|psnr|ssim|lpips|lighting|clarity|focus|distortions?|blocking|banding|fidelity|mean|max"
     r"|maximum"
-    r"|minimum|resolution|dynamic range|white balance|edges?|hue|similarity|example)\s*"
+    r"|minimum|resolution|dynamic range|white balance|edges?|hue|structural similarity|example)\s*"
     r"(?:reproduction|preservation|level|quality)?\s*$",
+    re.IGNORECASE,
+)
+# what the colour-difference task asks for is no single attribute
+_LIKENESS = re.compile(
+    r"\b(?:similarity|likeness|match|agreement) (?:of|between|in) (?:the |their )?(?:two )?"
+    r"colou?rs",
     re.IGNORECASE,
 )
 _PAST = re.compile(
@@ -133,10 +140,16 @@ _REVISED = re.compile(
     r"|overall)\b",
     re.IGNORECASE,
 )
+# a number and then a word that is none of these counts something: "2 lamps"
+_COUNTS = re.compile(
+    r"[\d.,]*\d\s+(?!(?:out|on|for|because|due|since|as|and|but|given|points?|overall|in|which|based"
+    r"|at|of|or|to|if|percent|per|with|von|sur|sobre|su|de|because|considering|here)\b)[A-Za-z]{2}",
+    re.IGNORECASE,
+)
 # "a score of 20 is visible": on a scoreboard in the picture
 _DEPICTED = re.compile(
-    r"\b(?:visible|shown|displayed|seen|written|on (?:the|a) (?:screen"
-    r"|board))\b"
+    r"[^\d\n]{0,40}\d[\d.,]*\s+(?:(?:is |are |can be )?(?:visible|shown|displayed|seen|written)"
+    r"|on (?:the|a) (?:screen|board|sign))\b"
 )
 # "not 80", "rather than 80"
 _DENIED = re.compile(rf"\b(?:not|rather than|instead of|isn't)\s+(?:be\s+|at\s+)?{_NUMBER}[;,]?")
@@ -195,14 +208,14 @@ def _labelled(text: str, scale: float) -> Iterator[_Statement]:
     for match in _STATED.finditer(text):
         if match["foreign"] and not match["sep"]:
             continue
+        value = _after_filler(text, match.end(), _note_scale(match["note"]) or scale)
+        if value is None:
+            continue
         context = clause_before(text, match.start())
         wider = context if match["sep"] else sentence_before(text, match.start())
         if about_others(wider) or by_observer(text, match.start()) or _ATTRIBUTE.search(context):
             continue
-        if match["sep"] is None and _DEPICTED.search(text, match.end(), match.end() + 60):
-            continue
-        value = _after_filler(text, match.end(), _note_scale(match["note"]) or scale)
-        if value is None:
+        if match["sep"] is None and _DEPICTED.match(text, match.end()):
             continue
         strict = (match["sep"] or "").strip() != "" or _REVISED.search(wider) is not None
         if _PAST.search(wider) and not _REVISED.search(wider) and match["sep"] is None:
@@ -214,18 +227,21 @@ def _labelled(text: str, scale: float) -> Iterator[_Statement]:
 
 def _by_verb(text: str, scale: float) -> Iterator[_Statement]:
     for match in _VERB.finditer(text):
+        value = _after_filler(text, match.end(), scale, alone=True)
+        if value is None:
+            continue
         wider = sentence_before(text, match.start())
         clause = clause_before(text, match.start())
-        if _ATTRIBUTE.search(clause) or re.match(r"\s*[:=]", text[match.end() : match.end() + 4]):
+        if _ATTRIBUTE.search(_LIKENESS.sub("", clause)) or re.match(
+            r"\s*[:=]", text[match.end() : match.end() + 4]
+        ):
             continue  # "Sharpness score: 70" is a noun
         if _PAST.search(clause) or about_others(clause) or by_observer(text, match.start()):
             continue
-        depicted = _DEPICTED.search(text, match.end(), match.end() + 60)
+        depicted = _DEPICTED.match(text, match.end())
         if depicted or _CONDITION.search(wider):
             continue
-        value = _after_filler(text, match.end(), scale)
-        if value is not None:
-            yield _Statement(value, _REVISED.search(wider + match[0]) is not None)
+        yield _Statement(value, _REVISED.search(wider + match[0]) is not None)
 
 
 def _note_scale(note: str | None) -> float | None:
@@ -234,7 +250,8 @@ def _note_scale(note: str | None) -> float | None:
     return float(found[1]) if found else None
 
 
-def _after_filler(text: str, start: int, scale: float) -> Judgement | None:
+def _after_filler(text: str, start: int, scale: float, *, alone: bool = False) -> Judgement | None:
+    """The value behind ``start``; with ``alone`` none that counts something ("2 lamps")."""
     tail = text[start : start + 400]
     if re.match(r"\s*\beither\b|\s*somewhere", tail, re.IGNORECASE):
         return Unparsed("ambiguous") if re.search(r"\d", tail.split("\n")[0]) else None
@@ -244,7 +261,7 @@ def _after_filler(text: str, start: int, scale: float) -> Judgement | None:
             return _value(tail[result.end() :], scale)
         value = _value(tail.lstrip(), scale)
         if value is not None:
-            return value
+            return None if alone and _COUNTS.match(tail.lstrip()) else value
         filler = _FILLER.match(tail)
         if filler is None:
             return None
@@ -272,7 +289,7 @@ def _alone(text: str, scale: float) -> Judgement | None:
     numbers = [line for line in lines if _VALUE.fullmatch(line)]
     if len(numbers) == 1 and numbers[0] in {lines[0], lines[-1]}:
         return _value(numbers[0], scale)
-    first = re.match(r"(\d{1,3}(?:[.,]\d+)?%?)[.:,]\s+[A-Z]", text)
+    first = re.match(r"(\d{1,3}(?:[.,]\d+)?%?)(?:[.:,]|\s[-–])\s+[A-Z]", text)
     return _value(first[1], scale) if first and not numbers and not _LISTED.search(text) else None
 
 

@@ -146,6 +146,7 @@ _OTHERS = re.compile(
     r"\b(?:examples?|exemplars?|references?|original|undistorted|pristine)\b",
     re.IGNORECASE,
 )
+_EXAMPLE = re.compile(r"\b(?:examples?|exemplars?)\b", re.IGNORECASE)
 _OBSERVER = re.compile(
     r"\b(?:observer|rater|annotator|expert|viewer|person|participant)s? (?:\d|[A-Z]\b|one\b"
     r"|two\b)",
@@ -171,7 +172,16 @@ def clause_before(text: str, position: int, reach: int = 200) -> str:
 
 def about_others(context: str) -> bool:
     """Whether ``context`` speaks of the example or the reference last."""
-    others, ours = last(_OTHERS, context), last(_OURS, context)
+    return _last_is(_OTHERS, context)
+
+
+def about_example(context: str) -> bool:
+    """Whether ``context`` speaks of the example last; a comparison names the reference anyway."""
+    return _last_is(_EXAMPLE, context)
+
+
+def _last_is(pattern: re.Pattern[str], context: str) -> bool:
+    others, ours = last(pattern, context), last(_OURS, context)
     return others is not None and (ours is None or ours.start() < others.start())
 
 

@@ -1,4 +1,4 @@
-"""The reply parser against two lists of replies with their right readings, and its promises."""
+"""The reply parser against three lists of replies with their right readings, and its promises."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 LISTS = {
     "corpus": HERE.parent / "data" / "replies.yaml",
     "more": HERE / "more_replies.yaml",
+    "unseen": HERE / "unseen_replies.yaml",
 }
 #: replies that the parser does not read as the list says; an entry that agrees must go
 KNOWN_DISAGREEMENTS = {
