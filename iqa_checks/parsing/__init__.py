@@ -8,7 +8,8 @@ Reading rules
     control or ANSI codes, emoji, Markdown emphasis or LaTeX markup; a table row is read as
     "row column: cell". Reasoning in ``<think>`` tags is not read; where ``<answer>`` tags or a
     ``\\boxed{}`` exist, the last of them is all that is read. A placeholder copied from the
-    prompt ("<number from 0 to 100>") is no answer; the brackets alone ("<64>") do no harm.
+    prompt ("<number from 0 to 100>") is no answer, nor is its key of images; the brackets alone
+    ("<64>") do no harm.
 2.  A statement is a label ("Score", "Answer", "Ranks", words for them in other languages, JSON
     keys) and a value. The last statement wins over earlier ones, and a statement over any other
     text. Statements about the example, the reference, another observer, a single attribute

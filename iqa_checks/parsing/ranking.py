@@ -122,7 +122,7 @@ _ASSIGNED = re.compile(
     r"|=+|:|→|->|-|–|\||\(|\bis\b|\bgets\b)\s*(?:ranks?\s*)?\[?"
     r"(?P<rank>-?\d+(?:[.,]\d+)?%?)(?![\w/%+*×]|[.,]\d)"
     r"(?P<rival>\s*(?:\bor\b|-|–|\bto\b|~)\s*\d+(?!\d*\s*(?:px|pixels?|dB|%)))?"
-    r"(?=\s*(?:$|[,;:.)|\]\}(\n、，；]|[-–]\s|\band\b|und\b|(?:(?:test\s+)?(?:image"
+    r"(?=\s*(?:$|[,;:.)|\[\]\}(\n、，；]|/\s+[A-Za-z]|[-–]\s|\band\b|und\b|(?:(?:test\s+)?(?:image"
     r"|pair)\s+)?[A-Za-z1-9]\s*[=:]))",
     re.IGNORECASE,
 )
@@ -385,7 +385,7 @@ def _by_rank(text: str, question: Question) -> Iterator[_Reading]:
 _GAP = r"(?:\s*(?:quality|one|image)?\s*(?:,|→|->|-|–|to|first|down to)?\s*(?:the\s*)?)"
 _BEST_FIRST = re.compile(
     rf"\bbest{_GAP}worst\b|\bbest first\b"
-    rf"|\b(?:from )?high(?:est)?(?: quality)?{_GAP}low(?:est)?\b|\bdescending\b"
+    rf"|\b(?:from )?high(?:est)?(?: quality)?{_GAP}low(?:est)?\b|\b(?:descending|decreasing)\b"
     rf"|\bmost similar{_GAP}least similar\b|\bbest quality{_GAP}worst\b|从最?[好高优]到最?[差低]"
     r"|良い順|高い順"
     r"|\bbesten? zum? schlechteste?n?\b|\bmejor a peor\b|\bmelhor (?:para|ao?) (?:o )?pior\b"
@@ -395,7 +395,7 @@ _BEST_FIRST = re.compile(
 )
 _WORST_FIRST = re.compile(
     rf"\bworst{_GAP}best\b|\bworst first\b"
-    rf"|\b(?:from )?low(?:est)?(?: quality)?{_GAP}high(?:est)?\b|\bascending\b"
+    rf"|\b(?:from )?low(?:est)?(?: quality)?{_GAP}high(?:est)?\b|\b(?:ascending|increasing)\b"
     rf"|\bleast similar{_GAP}most similar\b|从最?[差低]到最?[好高优]|悪い順|低い順"
     r"|\bschlechtesten? zum? besten?\b|\bpeor a mejor\b|\bpire (?:au|à la) meilleure?\b"
     r"|от худшего к лучшему",

@@ -45,6 +45,13 @@ _KEPT_BRACKETS = re.compile(
     r"(?<![\w])<\s?((?:the )?(?:first|second)(?: image)?|comparable|-?\d+(?:[.,]\d+)?)\s?>", re.I
 )
 _PLACEHOLDER = re.compile(r"<[A-Za-z][^<>=\n]{1,80}>")
+# the prompt's key of images, repeated: "image 3 is the second test image;"
+_KEY = re.compile(
+    r"\bimages? \d+ is (?:the )?(?:first |second )?(?:(?:test|example) (?:image|pair)"
+    r"|photograph of (?:the )?[a-z ]{4,30}pair|reference(?: of the example)?)(?: [A-J])?"
+    r"\s*(?:[;.]|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _EMPHASIS = re.compile(r"[*`\"“”‘’«»„]+|(?<!\w)_+|_+(?!\w)|(?<!\w)'|'(?!\w)")
 _MEDALS = str.maketrans({"🥇": "1st place: ", "🥈": "2nd place: ", "🥉": "3rd place: "})
 _ARROWS = str.maketrans({"➔": "→", "➜": "→", "⇒": "→", "≻": ">", "≺": "<", "−": "-"})
@@ -61,7 +68,7 @@ def normalised(text: str) -> str:
     text = _unboxed(_inside_answer_tag(text))
     text = _VALUE_TAG.sub(lambda m: "\n" if "/" in m[0] else f"\n{m[1]}: ", text)
     text = _PLACEHOLDER.sub(" ", _KEPT_BRACKETS.sub(r" \1 ", text))
-    text = _EMPHASIS.sub("", text).replace("\\", " ")
+    text = _KEY.sub(" ", _EMPHASIS.sub("", text).replace("\\", " "))
     text = re.sub(r"(?m)^[ \t]*(?:>[ \t]*)+|^[ \t]*#+[ \t]+", "", _printable(text))
     text = re.sub(r"(?<=[A-Za-z])_(?=[A-Za-z])", " ", text)
     return "\n".join(_tables_as_statements(text.splitlines())).strip()

@@ -28,6 +28,7 @@ LISTS = {
 #: replies that the parser does not read as the list says; an entry that agrees must go
 KNOWN_DISAGREEMENTS = {
     "A=1 (best), B=2, C=3, D=4, although I am unsure whether A=4 would be right.",
+    "Hmm. Compared with image 1 (reference), image 2 is a bit softer. So: 88",
 }
 REASONS = {
     "empty", "refusal", "truncated", "ambiguous", "out of range", "incomplete ranking", "no answer",
@@ -130,6 +131,26 @@ def test_a_cut_off_number_is_not_read() -> None:
     assert parse_reply("Score: 100", "rating", finish_reason=cut) == Rating(100)
     assert parse_reply("Score: 7/10", "rating", finish_reason=cut) == Unparsed("truncated")
     assert parse_reply("Score: 85/100", "rating", finish_reason=cut) == Rating(85)
+
+
+KEY = "image 1 is the reference; image 2 is the first test image; image 3 is the second test image."
+
+
+@pytest.mark.parametrize("answer", get_args(Answer))
+@pytest.mark.parametrize(
+    "echo",
+    [
+        f"Images, in order: {KEY}",
+        f"Decide which of them is better: the first, the second, or whether their quality is "
+        f"comparable.\nAnswer: <first, second or comparable>\nImages, in order: {KEY}",
+        "Score: <number from 0 to 100>\nImages, in order: image 1 is the test image.",
+        "so the ranks for the example are: A=2, B=0, C=3, D=1. Always give an answer.\n"
+        "Ranks: A=<rank>, B=<rank>, C=<rank>, D=<rank>",
+    ],
+)
+def test_the_prompt_repeated_is_no_answer(echo: str, answer: Answer) -> None:
+    for n_before in (0, 1, 4):
+        assert isinstance(parse_reply(echo, answer, n_before=n_before), Unparsed)
 
 
 @pytest.mark.parametrize("answer", get_args(Answer))
