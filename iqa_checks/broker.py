@@ -274,7 +274,8 @@ class Broker:
     async def _settled(self, tasks: list[asyncio.Task[Reply]]) -> None:
         """Wait for all, or until the run ends; raise the first error in order."""
         everything = asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.wait({everything, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {everything, self._ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
             self._check_open()
         for outcome in everything.result():
@@ -428,8 +429,8 @@ class Broker:
             try:
                 await self._in_store(self.store.add, [stored for stored, _ in batch])
             except Exception as error:  # whatever it is: a dead writer would hang the run
-                known = isinstance(error, StoreError)
-                failure = self._end(error if known else StoreError(f"reply not kept: {error!r}"))
+                known = error if isinstance(error, StoreError) else None
+                failure = self._end(known or StoreError(f"a reply could not be kept: {error!r}"))
             for _, kept in batch:
                 if not kept.done():
                     kept.set_result(None) if failure is None else kept.set_exception(failure)
@@ -547,7 +548,7 @@ async def serve(broker: Broker, key: str) -> asyncio.Server:
             writer.write(_frame({} if welcome else refusal))
             while welcome:
                 frame = await _read_frame(reader)
-                writer.write(_frame(await _answer_frame(broker, frame)))
+                writer.write(await _answer_frame(broker, frame))
                 await writer.drain()
         writer.close()
 
@@ -584,7 +585,7 @@ class RemoteAsker:
             except OSError as error:
                 raise _broker_gone(error) from None
         if "error" in answer:
-            raise _error_named(answer["error"], answer["message"])
+            raise error_named(answer["error"], answer["message"])
         return dict(answer)
 
     def _receive(self, size: int) -> bytes:
@@ -597,18 +598,23 @@ class RemoteAsker:
         return bytes(chunks)
 
 
-async def _answer_frame(broker: Broker, frame: dict[str, Any]) -> dict[str, Any]:
+async def _answer_frame(broker: Broker, frame: dict[str, Any]) -> bytes:
     try:
         replies = await broker.ask([_unpacked(prompt) for prompt in frame["prompts"]])
+        return _frame({"replies": [asdict(reply) for reply in replies]})
     except IqaChecksError as error:
-        return {"error": type(error).__name__, "message": str(error)}
+        return _frame({"error": type(error).__name__, "message": str(error)})
     except Exception as error:
         traceback.print_exc()  # ours to mend; the worker gets one line, and the run an error
-        return {"error": "IqaChecksError", "message": f"broker failed: {error!r}"}
-    return {"replies": [asdict(reply) for reply in replies]}
+        return _frame({"error": "IqaChecksError", "message": f"broker failed: {error!r}"})
+
+
+def _broker_gone(error: OSError) -> EndpointError:
+    return EndpointError(f"the controller's broker is gone ({error}); see the controller's output")
 
 
 def error_named(name: str, message: str) -> IqaChecksError:
+    """An error that crossed a process boundary by the name of its class; unknown ones as base."""
     known: type[IqaChecksError] = getattr(errors, name, IqaChecksError)
     error = known.__new__(known)  # some build their message from other arguments
     Exception.__init__(error, message)

@@ -87,7 +87,7 @@ Faults = Callable[[int], Fault | None]
 class Stats:
     """What the server has seen. ``distinct`` counts request bodies that differ.
 
-    ``answered`` counts completions that were sent whole, faults left out; ``image_bytes`` is the
+    ``answered`` counts completions that were sent, faults left out; ``image_bytes`` is the
     sum over image parts, in bytes.
     """
 
@@ -262,9 +262,9 @@ class LoopbackServer:
             writer.write(data[: -len(answer.body) // 2])
             await writer.drain()
             return False
+        self.stats.answered += answer.status == HTTPStatus.OK and fault is None
         writer.write(data)
         await writer.drain()
-        self.stats.answered += answer.status == HTTPStatus.OK and fault is None
         return True
 
     def _count(self, body: bytes) -> None:
@@ -288,6 +288,8 @@ class LoopbackServer:
         try:
             if self._api_key and request.headers.get("authorization") != f"Bearer {self._api_key}":
                 raise _Rejected(401, "Incorrect API key provided.", "invalid_api_key")
+            if request.headers.get("content-type") != "application/json":
+                raise _Rejected(415, "expected Content-Type: application/json")
             if fault is not None and fault.kind == "status":
                 after = (f"Retry-After: {fault.retry_after}",) if fault.retry_after else ()
                 rejected = _Rejected(fault.status, fault.message, fault.code)

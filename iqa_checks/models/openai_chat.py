@@ -2,6 +2,11 @@
 
 The bytes sent are the file's bytes, as a data URL under their true MIME type. The client's own
 retries are off: the broker retries, because it also has to lower its limit when it is throttled.
+The client is handed the request as JSON bytes and hands back the body as bytes: its own walk
+through messages of megabytes takes longer than all the rest, and what comes back is checked here
+whatever it is.
+
+The client is imported when the first request is sent, so that a replay needs neither it nor a key.
 """
 
 from __future__ import annotations
@@ -12,152 +17,316 @@ import hashlib
 import itertools
 import json
 import os
+import threading
 import time
-from typing import Any
+from collections import OrderedDict
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import openai
-
-from iqa_checks.errors import EndpointError, RequestFailed, StimulusError, UsageError
+from iqa_checks.errors import (
+    EndpointError,
+    IqaChecksError,
+    RequestFailed,
+    StimulusError,
+    UsageError,
+)
 from iqa_checks.models import Access, ModelSpec, TryAgain
 from iqa_checks.prompts import Prompt
 from iqa_checks.replies import Reply
 from iqa_checks.stimuli import Image
 
+if TYPE_CHECKING:
+    import openai
+
 MAX_REPLY_CHARS = 200_000  # a reply is untrusted: more than this is not an answer
+MAX_BODY = 16 * 2**20  # bytes of a response, whatever it holds
+MAX_TOKENS_COUNTED = 2**31 - 1  # what a database's integer holds
+CACHED_IMAGES = 64 * 2**20  # bytes of encoded images kept for the prompts that show them again
+CONNECT_S = 10.0
+NO_KEY = "none"  # the client insists on one
 
 
 class OpenAIChat:
-    """Backend for chat completions. Several base URLs share the load in turn."""
+    """Backend for chat completions. Several base URLs share the load in turn.
+
+    Raises `UsageError` for a base URL that is none and, with the first request, for a key that is
+    missing.
+    """
 
     paid = True
 
     def __init__(self, spec: ModelSpec, access: Access) -> None:
         self._spec = spec
+        self._access = access
         self.fingerprint = json.dumps([spec.model, spec.parameters], sort_keys=True)
-        urls = access.base_urls or ((spec.base_url,) if spec.base_url else ("",))
-        self._clients = [_client(spec, access, url) for url in urls]
-        self._turn = itertools.cycle(range(len(urls)))
-        self.urls = tuple(str(client.base_url) for client in self._clients)
+        self._urls = access.base_urls or (spec.base_url,)
+        for url in filter(None, self._urls):
+            _check_url(url)
+        self._images = EncodedImages(CACHED_IMAGES)
+        self._clients: list[openai.AsyncOpenAI] = []
+        self._turn = itertools.count()
 
     async def ask(self, prompt: Prompt) -> Reply:
-        k = next(self._turn)
-        arguments: dict[str, Any] = {
-            "model": self._spec.model,
-            "messages": [{"role": "user", "content": await asyncio.to_thread(content, prompt)}],
-            "max_tokens": prompt.max_tokens,
-            **self._spec.parameters,
-        }
-        if prompt.repeat:
-            arguments["seed"] = prompt.repeat
+        if not self._clients:
+            await asyncio.to_thread(self._connect)
+        client = self._clients[next(self._turn) % len(self._clients)]
+        body = await asyncio.to_thread(self._body, prompt)
         started = time.perf_counter()
         try:
-            answer = await self._clients[k].chat.completions.create(**arguments)
-        except (openai.OpenAIError, ValueError) as error:
-            raise _translated(error, self._spec, self.urls[k]) from None
-        return _reply(answer, time.perf_counter() - started)
+            # The client bounds the time between two bytes, which a slow drip never exceeds.
+            answer = await asyncio.wait_for(
+                client.post("/chat/completions", content=body, cast_to=bytes),
+                self._access.timeout_s,
+            )
+        except Exception as error:
+            raise _translated(error, self._spec, client, self._access.timeout_s) from None
+        return read_completion(answer, time.perf_counter() - started)
 
     async def close(self) -> None:
         await asyncio.gather(*(client.close() for client in self._clients))
 
+    def _connect(self) -> None:
+        if not self._clients:
+            self._clients = [_client(self._spec, self._access, url) for url in self._urls]
 
-def content(prompt: Prompt) -> list[dict[str, Any]]:
-    """The parts of the user message: the text, then the images in order."""
-    images = [
-        {"type": "image_url", "image_url": {"url": data_url(image)}} for image in prompt.images
-    ]
-    return [{"type": "text", "text": prompt.text}, *images]
-
-
-def data_url(image: Image) -> str:
-    """The file's own bytes; `StimulusError` if they changed since the set was loaded."""
-    try:
-        data = image.path.read_bytes()
-    except OSError as error:
-        raise StimulusError(f"{image.path}: {error.strerror} (it was there before)") from None
-    if hashlib.sha256(data).hexdigest() != image.sha256:
-        raise StimulusError(
-            f"{image.path} changed while the run was going on; start again with the file at rest"
+    def _body(self, prompt: Prompt) -> bytes:
+        """The request as JSON: the text, then the images in order."""
+        arguments = {
+            "model": self._spec.model,
+            "max_tokens": prompt.max_tokens,
+            **self._spec.parameters,
+            **({"seed": prompt.repeat} if prompt.repeat else {}),
+        }
+        text = json.dumps({"type": "text", "text": prompt.text}).encode()
+        # A data URL holds nothing that JSON escapes: megabytes need no second look.
+        images = (
+            b',{"type":"image_url","image_url":{"url":"%b"}}' % self._images.data_url(image)
+            for image in prompt.images
         )
-    return f"data:{image.mime};base64,{base64.b64encode(data).decode('ascii')}"
+        start = json.dumps(arguments).encode()[:-1]
+        message = b',"messages":[{"role":"user","content":['
+        return b"".join([start, message, text, *images, b"]}]}"])
 
 
-def _client(spec: ModelSpec, access: Access, url: str) -> openai.AsyncOpenAI:
-    """A client for one URL. A loopback endpoint needs no key; any other must have one."""
-    env = spec.api_key_env or access.api_key_env
-    key = os.environ.get(env, "")
-    if not key and not url:
-        raise UsageError(
-            f"--model {spec.name} asks OpenAI's endpoint and needs a key: set {env}, "
-            "or name another endpoint with --iqa-base-url URL"
-        )
-    if url and urlsplit(url).scheme not in ("http", "https"):
-        raise UsageError(f"--iqa-base-url {url}: expected http://HOST:PORT/v1 or https://…")
-    return openai.AsyncOpenAI(
-        api_key=key or "none", base_url=url or None, max_retries=0, timeout=access.timeout_s
-    )
+class EncodedImages:
+    """Data URLs of image files; the latest used are kept, up to ``most`` bytes. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._size = 0
+        self._kept: OrderedDict[Image, tuple[tuple[int, int], bytes]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def data_url(self, image: Image) -> bytes:
+        """The file's own bytes; `StimulusError` if they changed since the set was loaded."""
+        try:
+            state = os.stat(image.path)
+            stamp = (state.st_mtime_ns, state.st_size)
+            with self._lock:
+                if image in self._kept and self._kept[image][0] == stamp:
+                    self._kept.move_to_end(image)
+                    return self._kept[image][1]
+            data = image.path.read_bytes()
+        except OSError as error:
+            raise StimulusError(f"{image.path}: {error.strerror} (it was there before)") from None
+        if hashlib.sha256(data).hexdigest() != image.sha256:
+            raise StimulusError(
+                f"{image.path} changed while the run was going on; "
+                "start again with the file at rest"
+            )
+        url = b"data:%b;base64,%b" % (image.mime.encode(), base64.b64encode(data))
+        with self._lock:
+            self._keep(image, stamp, url)
+        return url
+
+    def _keep(self, image: Image, stamp: tuple[int, int], url: bytes) -> None:
+        if image in self._kept:
+            self._size -= len(self._kept.pop(image)[1])
+        self._kept[image] = (stamp, url)
+        self._size += len(url)
+        while self._size > self._most:
+            self._size -= len(self._kept.popitem(last=False)[1][1])
 
 
-def _reply(answer: Any, latency_s: float) -> Reply:
-    """Read a completion; a body without one is a failure of the endpoint, not an empty reply."""
+def read_completion(body: bytes, latency_s: float) -> Reply:
+    """Read the body of a completion, whatever it is; `TryAgain` for one that is none."""
     try:
-        choice = answer.choices[0]
-        text = choice.message.content
-        refusal = getattr(choice.message, "refusal", None)
-        usage = answer.usage
-    except (AttributeError, IndexError, TypeError):
+        answer = json.loads(body)
+        choice = answer["choices"][0]
+        message = choice["message"]
+        content, refusal = message.get("content"), message.get("refusal")
+        usage = answer.get("usage") or {}
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise TryAgain("the body is not a chat completion") from None
-    text = text if isinstance(text, str) else str(refusal or "")
+    if isinstance(content, list):  # some endpoints answer in parts
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        content = "".join(text for text in parts if isinstance(text, str))
+    text = _storable(content or refusal or "")
+    reason = _storable(choice.get("finish_reason") or "stop")[:40]
+    counted = usage if isinstance(usage, dict) else {}
     return Reply(
         text[:MAX_REPLY_CHARS],
-        str(choice.finish_reason or "stop"),
-        str(answer.model or ""),
-        getattr(usage, "prompt_tokens", None),
-        getattr(usage, "completion_tokens", None),
+        reason if len(text) <= MAX_REPLY_CHARS else "length",
+        _storable(answer.get("model") or "")[:200],
+        _token_count(counted.get("prompt_tokens")),
+        _token_count(counted.get("completion_tokens")),
         latency_s,
         time.time(),
     )
 
 
-def _translated(error: Exception, spec: ModelSpec, url: str) -> Exception:
+def _storable(text: Any) -> str:
+    """Text that any database takes: half surrogates and NUL are replaced."""
+    if not isinstance(text, str):
+        return ""
+    return (
+        text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    )
+
+
+def _token_count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS_COUNTED else None
+
+
+def _check_url(url: str) -> None:
+    """Raise `UsageError` unless ``url`` could be one of an endpoint."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or "@" in url or "?" in url:  # what stands there would show up in messages
+        raise UsageError(
+            f"--iqa-base-url {url.rpartition('@')[2].partition('?')[0]}: expected "
+            "http://HOST:PORT/v1 or https://..., and a key in the environment"
+        )
+
+
+def _client(spec: ModelSpec, access: Access, url: str) -> openai.AsyncOpenAI:
+    """A client for one URL. An endpoint of one's own may need no key; OpenAI's does."""
+    import openai
+
+    env = spec.api_key_env or access.api_key_env
+    key = os.environ.get(env, "").strip()
+    if not key and not url:
+        raise UsageError(
+            f"--model {spec.name} asks OpenAI's endpoint and needs a key: set {env}, "
+            "or name another endpoint with --iqa-base-url URL"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"{env} holds characters that no key has: set it again")
+
+    class Client(openai.DefaultAsyncHttpxClient):
+        """Reads at most `MAX_BODY` of a response."""
+
+        async def send(self, request: Any, *, stream: bool = False, **more: Any) -> Any:
+            response = await super().send(request, stream=True, **more)
+            return response if stream else await _bounded(response)
+
+    timeout = openai.Timeout(access.timeout_s, connect=min(CONNECT_S, access.timeout_s), pool=None)
+    return openai.AsyncOpenAI(
+        api_key=key or NO_KEY,
+        base_url=url or None,
+        max_retries=0,
+        timeout=timeout,
+        # A proxy of the environment is for the world outside, and would answer for this machine.
+        http_client=Client(timeout=timeout, trust_env=not _on_this_machine(url)),
+    )
+
+
+async def _bounded(response: Any) -> Any:
+    """A response that has been read, as decoded; `RequestFailed` where it has no end."""
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise RequestFailed(f"the response is longer than {MAX_BODY // 2**20} MiB")
+    finally:
+        await response.aclose()
+    coded = ("content-encoding", "content-length", "transfer-encoding")
+    headers = [(k, v) for k, v in response.headers.multi_items() if k.lower() not in coded]
+    return type(response)(
+        response.status_code,
+        headers=headers,
+        content=bytes(body),
+        request=response.request,
+        extensions=response.extensions,
+    )
+
+
+def _on_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _translated(
+    error: Exception, spec: ModelSpec, client: openai.AsyncOpenAI, timeout_s: float
+) -> Exception:
     """What the broker should do about an error of the client."""
+    import openai
+
+    url = str(client.base_url).rstrip("/")
+    cause = error.__cause__ or error
+    if isinstance(cause, IqaChecksError):
+        return cause
     if isinstance(error, openai.APIStatusError):
-        return _status_error(error, spec, url)
-    if isinstance(error, openai.APITimeoutError):
-        return TryAgain(f"{url} did not answer in time")
+        return _status_error(error, spec, url, client.api_key)
+    if isinstance(error, (openai.APITimeoutError, asyncio.TimeoutError)):
+        return TryAgain(f"{url} did not answer within {timeout_s:g} s (--iqa-timeout)")
     if isinstance(error, openai.APIConnectionError):
-        cause = error.__cause__ or error
-        return TryAgain(f"{url} cannot be reached ({cause or type(cause).__name__})")
-    return TryAgain(f"{url} sent a body that cannot be read ({type(error).__name__})")
+        return TryAgain(f"{url} cannot be reached ({str(cause) or type(cause).__name__})")
+    if isinstance(error, (openai.OpenAIError, ValueError)):
+        return TryAgain(f"{url} sent what cannot be read ({type(cause).__name__})")
+    return error
 
 
-def _status_error(error: openai.APIStatusError, spec: ModelSpec, url: str) -> Exception:
-    status, said = error.status_code, _said(error)
-    if status in (401, 403):
-        return EndpointError(f"{url} refuses the key (HTTP {status}: {said}); set a valid one")
+def _status_error(error: openai.APIStatusError, spec: ModelSpec, url: str, key: str) -> Exception:
+    status, said = error.status_code, _said(error, key)
+    if status in (401, 402, 403):
+        return EndpointError(
+            f"{url} refuses the key or the account (HTTP {status}: {said}); set a valid one"
+        )
     if status == 404:
         return EndpointError(
             f"{url} does not know the model {spec.model!r} or the path (HTTP 404: {said}); "
-            "check --model and --iqa-base-url"
+            "check --model and --iqa-base-url, which mostly ends in /v1"
         )
     if status == 429 and getattr(error, "code", None) == "insufficient_quota":
         return EndpointError(f"{url}: the account's quota is spent ({said})")
     if status in (408, 409, 429) or status >= 500:
         return TryAgain(
-            f"HTTP {status}: {said}", after_s=_retry_after(error), throttled=status == 429
+            f"{url}: HTTP {status}: {said}",
+            after_s=retry_after_s(error.response.headers),
+            throttled=status in (429, 503),
         )
     return RequestFailed(f"{url} rejects the request (HTTP {status}: {said})")
 
 
-def _said(error: openai.APIStatusError) -> str:
-    """What the endpoint said, shortened; never our own request, which might hold a key."""
+def _said(error: openai.APIStatusError, key: str) -> str:
+    """What the endpoint said, shortened; some repeat the key, which must not reach a log."""
     body = error.body
-    text = body.get("message") if isinstance(body, dict) else None
-    return " ".join(str(text or error.response.reason_phrase).split())[:300]
+    text = str((isinstance(body, dict) and body.get("message")) or error.response.reason_phrase)
+    return " ".join((text if key == NO_KEY else text.replace(key, "***")).split())[:300]
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
+def retry_after_s(headers: Any) -> float | None:
+    """Seconds that a response asks to wait: ``Retry-After`` as a number or an HTTP date."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit_s
+        except ValueError:
+            continue
+        return seconds if 0 <= seconds < float("inf") else None
     try:
-        return max(0.0, float(error.response.headers["retry-after"]))
-    except (KeyError, ValueError):
+        at = parsedate_to_datetime(headers.get("retry-after", ""))
+    except (ValueError, TypeError):
         return None
+    at = at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+    return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())

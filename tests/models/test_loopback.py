@@ -51,6 +51,7 @@ class Client:
 
     def post(self, asked: Any, **headers: str) -> tuple[int, dict[str, Any]]:
         data = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
+        headers = {"Content-Type": "application/json", **headers}
         self.connection.request("POST", "/v1/chat/completions", data, headers)
         response = self.connection.getresponse()
         return response.status, json.loads(response.read())

@@ -1,0 +1,159 @@
+"""The query engine beside a bare AsyncOpenAI loop that sends the same bytes.
+
+Run ``python tests/benchmarks/bench_queries.py [--rounds 7]``. A loopback endpoint in a process of
+its own answers after 50 ms. Each round takes a fresh Python process per side, in turn, since
+neither may profit from what the other warmed; ratios come from the same run and do not depend on
+the machine. The bare loop encodes its image once, before the clock starts, and stores nothing; the
+broker hashes and encodes every image it sends and commits every reply.
+
+Printed: medians of first request to last reply, their ratio (target <= 1.2), and start-up (from
+the start of the process to the first request).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+REQUESTS, CONCURRENCY, LATENCY_MS = 200, 32, 50
+WIDTH, HEIGHT = 512, 384
+TEXT = "Images, in order: image 1 is the test image. Reply with one line:\nScore: N"
+
+
+def write_images(folder: Path, n: int) -> None:
+    """``n`` different images of noise, about 0.4 MB each as PNG."""
+    import numpy as np
+    import PIL.Image
+
+    rng = np.random.default_rng(0)
+    smooth = np.linspace(0, 255, WIDTH)[None, :, None] * np.ones((HEIGHT, 1, 3))
+    for k in range(n):
+        noisy = np.clip(smooth + rng.normal(0, 10, smooth.shape), 0, 255).astype(np.uint8)
+        PIL.Image.fromarray(noisy).save(folder / f"{k}.png")
+
+
+def bare(url: str, paths: list[Path], store: str) -> tuple[float, float]:
+    """The loop that anyone would write; returns the clock at its start and its end."""
+    import openai
+
+    urls = {p: "data:image/png;base64," + base64.b64encode(p.read_bytes()).decode() for p in paths}
+
+    async def run() -> tuple[float, float]:
+        free = asyncio.Semaphore(CONCURRENCY)
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+
+            async def ask(k: int) -> str | None:
+                image = {"type": "image_url", "image_url": {"url": urls[paths[k % len(paths)]]}}
+                content: Any = [{"type": "text", "text": TEXT}, image]
+                async with free:
+                    answer = await client.chat.completions.create(
+                        model="observer",
+                        messages=[{"role": "user", "content": content}],
+                        max_tokens=64,
+                        temperature=0,
+                        seed=k + 1,
+                    )
+                return answer.choices[0].message.content
+
+            started = time.time()
+            await asyncio.gather(*map(ask, range(REQUESTS)))
+            return started, time.time()
+
+    return asyncio.run(run())
+
+
+def broker(url: str, paths: list[Path], store: str) -> tuple[float, float]:
+    """The same requests the way a cell asks them."""
+    from iqa_checks.broker import open_asker
+    from iqa_checks.models import Access
+    from iqa_checks.prompts import Prompt
+    from iqa_checks.stimuli import Image
+
+    images = [
+        Image(p, hashlib.sha256(p.read_bytes()).hexdigest(), "image/png", WIDTH, HEIGHT)
+        for p in paths
+    ]
+    prompts = [
+        Prompt(TEXT, (images[k % len(images)],), "rating", 1, 0, "bench", 64, repeat=k + 1)
+        for k in range(REQUESTS)
+    ]
+    asker = open_asker(
+        "openai:observer", store=store, access=Access((url,)), concurrency=CONCURRENCY
+    )
+    started = time.time()
+    assert len(asker.ask(prompts)) == REQUESTS
+    ended = time.time()
+    asker.close(finished=True)
+    return started, ended
+
+
+SIDES = {"bare": bare, "broker": broker}
+
+
+def measure(side: str, url: str, folder: Path, store: Path) -> tuple[float, float]:
+    """Seconds of one side in a fresh process: first request to last reply, and start-up."""
+    command = [sys.executable, __file__, "--side", side, "--url", url]
+    command += ["--folder", str(folder), "--store", str(store)]
+    before = time.time()
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    started, ended = json.loads(run.stdout)
+    return ended - started, started - before
+
+
+def compare(n_images: int, rounds: int) -> None:
+    from iqa_checks.models.loopback import server_process
+
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        write_images(folder, n_images)
+        size = statistics.mean(p.stat().st_size for p in folder.glob("*.png"))
+        url = stack.enter_context(server_process("observer", "--latency-ms", str(LATENCY_MS)))
+        measure("bare", url, folder, folder / "warm.sqlite")  # the endpoint looks at each image
+        taken: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
+        for k in range(rounds):
+            for side in SIDES if k % 2 else reversed(SIDES):
+                taken[side].append(measure(side, url, folder, folder / f"{k}.sqlite"))
+    print(
+        f"{REQUESTS} requests, {n_images} image(s) of {size / 1e6:.2f} MB, {LATENCY_MS} ms, "
+        f"concurrency {CONCURRENCY}, median of {rounds}:"
+    )
+    medians = {}
+    for side, values in taken.items():
+        seconds, startup = (statistics.median(v) for v in zip(*values, strict=True))
+        medians[side] = seconds
+        print(f"  {side:<7} {seconds:6.3f} s   start-up {startup:6.3f} s")
+    ratio = statistics.median(
+        b[0] / a[0] for a, b in zip(taken["bare"], taken["broker"], strict=True)
+    )
+    print(f"  ratio   {ratio:6.2f}     (of medians {medians['broker'] / medians['bare']:.2f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--side", choices=sorted(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--store", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        paths = sorted(given.folder.glob("*.png"))
+        print(json.dumps(SIDES[given.side](given.url, paths, given.store)))
+        return
+    for n_images in (1, REQUESTS):
+        compare(n_images, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
