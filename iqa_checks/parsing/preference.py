@@ -173,6 +173,8 @@ def _bare(match: re.Match[str], value: str, numbers: Numbering) -> Judgement | N
         rest,
     )
     relation = re.match(r"\s*(?:>|<|=|≈|~)+\s*(?:[AB12])\s*$", rest)
+    if relation and rest.strip()[-1].isdigit() != word.isdigit():
+        return None
     if (
         relation
         and word.upper() in {"A", "B", "1", "2"}

@@ -92,7 +92,7 @@ _SCALE_NOTE = r"(?:\s*\((?P<note>[^()\n]{0,40})\))?"
 _STATED = re.compile(
     rf"(?:(?<![A-Za-z])(?P<label>{_LABEL})(?:\s+value)?{_SCALE_NOTE}"
     r"(?P<of>\s+(?:of|for)\s+(?:the\s+|this\s+)?(?:test\s+)?(?:image|photo(?:graph)?|picture"
-    r"|pair))?"
+    r"|pair)(?:\s*#?\d(?!\d))?)?"
     rf"|(?P<foreign>{_FOREIGN}))\s*(?P<sep>[:=|→]|\s[-–](?=\s)|\n)?",
     re.IGNORECASE,
 )
@@ -112,6 +112,10 @@ _FILLER = re.compile(
     r"|be|seems|comes|just|only|es|ist|est|etwa|circa|environ)\b\.?"
     r"|为|是|は|約|[:=|→~≈(\[{;,;*]|[-–](?=\s)))",
     re.IGNORECASE,
+)
+# "image 17", "A=2": the number is a name's or a rank's
+_NAMES_AN_IMAGE = re.compile(
+    r"\s*(?:(?:images?|photo(?:graph)?|picture|pair)\s*#?\d|[A-J]\s*[=:>]|\d\)\s)", re.IGNORECASE
 )
 _ARITHMETIC = re.compile(r"\s*(?=[(\d])[\d\s()+*/×x.,-]{2,80}[=≈]\s*")
 _ATTRIBUTE = re.compile(
@@ -263,7 +267,7 @@ def _after_filler(text: str, start: int, scale: float, *, alone: bool = False) -
         if value is not None:
             return None if alone and _COUNTS.match(tail.lstrip()) else value
         filler = _FILLER.match(tail)
-        if filler is None:
+        if filler is None or _NAMES_AN_IMAGE.match(tail):
             return None
         tail = tail[filler.end() :]
     return None
