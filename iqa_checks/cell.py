@@ -194,6 +194,7 @@ def _read(prompt: Prompt, reply: Reply) -> Judgement:
         n_stimuli=prompt.n_stimuli,
         n_before=prompt.n_before,
         finish_reason=reply.finish_reason,
+        images_per_stimulus=prompt.images_per_stimulus,
     )
 
 

@@ -70,6 +70,7 @@ def parse_reply(
     n_stimuli: int = 4,
     n_before: int = 0,
     finish_reason: str = "stop",
+    images_per_stimulus: int = 1,
 ) -> Judgement:
     """Read one reply by the rules above.
 
@@ -83,6 +84,8 @@ def parse_reply(
         How many images were shown before those to judge (reference, exemplars).
     finish_reason
         What the endpoint says; 'length' makes a reply without an answer 'truncated'.
+    images_per_stimulus
+        2 where pairs of photographs are judged: the number of an image then names no stimulus.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def parse_reply(
     plain = normalised(text)
     if not plain:
         return Unparsed("truncated" if cut else "empty")
-    judgement = _READERS[answer](plain, Question(n_stimuli, n_before, cut))
+    judgement = _READERS[answer](plain, Question(n_stimuli, n_before, cut, images_per_stimulus))
     if isinstance(judgement, Unparsed) and judgement.reason in {"no answer", "incomplete ranking"}:
         if cut:
             return Unparsed("truncated")

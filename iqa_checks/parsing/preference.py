@@ -48,12 +48,15 @@ class Numbering:
 
     n_before: int
     from_all: bool
+    images_per_stimulus: int = 1
 
     @classmethod
-    def of(cls, text: str, n_before: int) -> Numbering:
+    def of(cls, text: str, question: Question) -> Numbering:
         """An "image" with the number that only the second test has settles it."""
+        n_before, per_stimulus = question.n_before, question.images_per_stimulus
         pattern = rf"\b(?:images?|photos?|pictures?) ?#?(?:\d+ (?:and|vs\.?|or) )?{n_before + 2}\b"
-        return cls(n_before, n_before > 0 and re.search(pattern, text, re.IGNORECASE) is not None)
+        settled = n_before > 0 and re.search(pattern, text, re.IGNORECASE) is not None
+        return cls(n_before, settled, per_stimulus)
 
 
 _FROM_TESTS = Numbering(0, False)
@@ -94,6 +97,8 @@ def _named(match: re.Match[str], numbers: Numbering) -> set[Choice]:
 def _numbered(number: int, numbers: Numbering, *, of_images: bool) -> set[Choice]:
     """What ``number`` names, counted from the tests or from the first image shown."""
     names: dict[int, Choice] = {1: "first", 2: "second"}
+    if of_images and numbers.images_per_stimulus > 1:
+        return set(_NEVER)  # an image is half of a stimulus
     from_all = number - numbers.n_before
     if of_images and numbers.from_all:
         return {names[from_all]} if from_all in names else set()
@@ -431,9 +436,9 @@ def _equal(sentence: str) -> bool:
     return re.search(r"\b(?:overall|quality)\b", sentence, re.IGNORECASE) is not None
 
 
-def read_prose(text: str, n_before: int) -> Judgement:
+def read_prose(text: str, question: Question) -> Judgement:
     """The comparison that the sentences make; where they disagree, only a concluding one counts."""
-    numbers = Numbering.of(text, n_before)
+    numbers = Numbering.of(text, question)
     readings: list[tuple[Judgement, str]] = []
     for sentence in sentences(text):
         sentence = _IF_FORCED.sub("I choose ", sentence)
@@ -476,14 +481,14 @@ _FILL_WORDS = re.compile(
 
 
 def read_preference(text: str, question: Question) -> Judgement:
-    numbers = Numbering.of(text, question.n_before)
+    numbers = Numbering.of(text, question)
     for reading in (_labelled(text, numbers), _short(text.strip(), numbers)):
         if reading is not None:
             return reading
     if question.cut:
         return Unparsed("no answer")
     alone = _alone(text, numbers)
-    return alone if alone is not None else read_prose(text, question.n_before)
+    return alone if alone is not None else read_prose(text, question)
 
 
 def _labelled(text: str, numbers: Numbering) -> Judgement | None:

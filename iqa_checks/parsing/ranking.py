@@ -535,7 +535,7 @@ _SUPPOSED = re.compile(
 def _in_words(text: str, question: Question) -> Judgement:
     n = question.n_stimuli
     if n == 2:
-        pair = read_prose(text, question.n_before)
+        pair = read_prose(text, question)
         if isinstance(pair, Preference):
             return Ranking({"first": (1, 0), "second": (0, 1), "comparable": (0, 0)}[pair.choice])
     readings = [r for part in _statements(text) if (r := _narrated(part, question)) is not None]

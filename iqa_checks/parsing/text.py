@@ -18,6 +18,7 @@ class Question:
     n_stimuli: int = 4
     n_before: int = 0
     cut: bool = False  # the endpoint stopped the reply at its length limit
+    images_per_stimulus: int = 1
 
 
 # --- normalisation -----------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Prompt:
 
     ``template`` names the wording; ``repeat`` tells repetitions of one question apart.
     ``n_stimuli`` is the number of stimuli to judge (not of images), ``n_before`` the number of
-    images that precede them (exemplars, reference).
+    images that precede them (exemplars, reference); a pair to judge has two images.
     """
 
     text: str
@@ -60,6 +60,7 @@ class Prompt:
     template: str
     max_tokens: int
     repeat: int = 0
+    images_per_stimulus: int = 1
 
 
 def load_strategies(extra: Path | None = None) -> dict[str, Strategy]:
@@ -121,6 +122,7 @@ def build_prompt(
         f"{strategy.name}/{protocol}_{scenario}",
         strategy.max_tokens,
         trial.repeat,
+        2 if scenario == "difference" else 1,
     )
 
 

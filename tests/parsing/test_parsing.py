@@ -254,3 +254,19 @@ def test_long_replies_take_no_time(piece: str, answer: Answer) -> None:
 def test_of_a_long_reply_the_end_is_read() -> None:
     assert parse_reply("Score: 10\n" + "a " * MAX_CHARS + "\nScore: 90", "rating") == Rating(90)
     assert parse_reply("Score: 10\n" + "a " * MAX_CHARS, "rating") == Unparsed("no answer")
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("Image 2 is better.", None),
+        ("Answer: image 1", None),
+        ("Answer: second", "second"),
+        ("Answer: 2", "second"),
+        ("Pair 2 looks more alike.", "second"),
+    ],
+)
+def test_an_image_number_names_no_pair(text: str, choice: str | None) -> None:
+    """Where pairs of photographs are judged, image 2 is half of the first pair."""
+    judgement = parse_reply(text, "preference", images_per_stimulus=2)
+    assert judgement == (Unparsed("ambiguous") if choice is None else Preference(choice))
