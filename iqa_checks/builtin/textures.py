@@ -157,14 +157,17 @@ def texture(name: str) -> Pixels:
 
 
 def weave() -> Pixels:
-    """Plain weave of uneven blue and ochre threads, 16 pixels a thread, with fibre noise."""
+    """Plain weave of uneven blue and ochre threads with fibre noise.
+
+    A thread is 17.3 pixels wide, of which no patch offset is a multiple: patches must not coincide.
+    """
     from scipy.ndimage import gaussian_filter1d
 
     rng = np.random.default_rng(11)
     place = np.arange(SIDE)
     bend = gaussian_filter1d(rng.normal(0, 1, (2, SIDE)), 20, axis=1) * 8
-    warp = (place[None, :] + bend[0][:, None]) / 16
-    weft = (place[:, None] + bend[1][None, :]) / 16
+    warp = (place[None, :] + bend[0][:, None]) / 17.3
+    weft = (place[:, None] + bend[1][None, :]) / 17.3
     over = (np.floor(warp) + np.floor(weft)) % 2 == 0
     round_warp, round_weft = (np.sin(np.pi * (t % 1)) for t in (warp, weft))
     shade = np.where(over, round_warp * (0.6 + 0.4 * round_weft), round_weft)
@@ -200,7 +203,7 @@ def wood() -> Pixels:
 
     rng = np.random.default_rng(13)
     light = np.zeros((SIDE, SIDE))
-    for thick, long, weight in ((8, 160, 1.0), (2.5, 60, 0.6), (0.7, 14, 0.45)):
+    for thick, long, weight in ((8, 55, 1.0), (2.5, 35, 0.6), (0.7, 14, 0.45)):
         band = gaussian_filter(rng.normal(0, 1, (SIDE, SIDE)), (thick, long), mode="wrap")
         light += weight * band / band.std()
     pores = gaussian_filter((rng.random((SIDE, SIDE)) < 0.004) * 1.0, (0.6, 5), mode="wrap")
