@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,7 @@ def _described(
     published = reading.found.published
     rated_sd = any(row.opinion_sd is not None for row in reading.rows)
     made = _made(reading.found, reading.rows)
+    shown = check_presentation((*stimuli, *exemplars))
     return StimulusSet(
         name=published.name,
         stimuli=stimuli,
@@ -105,7 +107,7 @@ def _described(
         opinion=published.opinion,
         sd_kind=published.sd_kind if rated_sd else "none",
         exemplars=exemplars,
-        notes=(*published.notes, *reading.missing, *made, *check_presentation(stimuli), *notes),
+        notes=(*published.notes, *reading.missing, *made, *shown, *notes),
     )
 
 
@@ -223,8 +225,8 @@ def _exemplars(
     shown = {path for row in tested for path in (row.path, row.reference)}
     rest = [row for row in rows if not {row.path, row.reference or row.path} & shown]
     if scenario == "fr" and rest:
-        contents = sorted({_content(row) for row in rest}, key=_shuffled(seed))
-        most = max(contents, key=lambda c: sum(_content(row) == c for row in rest))
+        counts = Counter(_content(row) for row in rest)
+        most = max(counts, key=lambda content: (counts[content], _drawn(seed, content)))
         rest = [row for row in rest if _content(row) == most]
     if len(rest) < 2 * N_EXEMPLARS:
         return []
@@ -232,8 +234,8 @@ def _exemplars(
     return [rest[int(k)] for k in select_exemplars(mos, N_EXEMPLARS, seed=seed)]
 
 
-def _shuffled(seed: int) -> Callable[[str], str]:
-    return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+def _drawn(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def _content(row: Rated) -> str:

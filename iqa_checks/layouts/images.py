@@ -121,7 +121,8 @@ def _orientation_of_presentable(path: Path) -> int:
 
     with PIL.Image.open(path) as image:
         wrong = _rule_broken(image, look_at_pixels=True)
-        orientation = image.getexif().get(ORIENTATION, 1)
+        told = image.format != "PNG" or "exif" in image.info  # else Pillow decodes to look for it
+        orientation = image.getexif().get(ORIENTATION, 1) if told else 1
     if wrong:
         raise StimulusError(f"{path} is {wrong}; what a model would see is undefined: convert it")
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

@@ -182,7 +182,7 @@ def locate(published: Published, root: Path) -> Found:
         raise UsageError(f"{root} is not a folder; give the one that holds the data sets")
     candidates, strange = _candidates(published, root)
     if candidates:
-        return max(candidates, key=_n_first_images)
+        return candidates[0] if len(candidates) == 1 else max(candidates, key=_n_first_images)
     if strange:
         raise StimulusError(strange[0])
     raise StimuliAbsent(f"{published.name} was not found under {root}: {published.get}")
