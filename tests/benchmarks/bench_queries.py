@@ -6,8 +6,9 @@ neither may profit from what the other warmed; ratios come from the same run and
 the machine. The bare loop encodes its image once, before the clock starts, and stores nothing; the
 broker hashes and encodes every image it sends and commits every reply.
 
-Printed: medians of first request to last reply, their ratio (target <= 1.2), and start-up (from
-the start of the process to the first request).
+Printed: medians of first request to last reply, their ratio (target <= 1.2), start-up (from the
+start of the process to the first request), and the processor time between first request and last
+reply: on a busy machine the clock says more about the neighbours.
 """
 
 from __future__ import annotations
@@ -24,11 +25,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 REQUESTS, CONCURRENCY, LATENCY_MS = 200, 32, 50
 WIDTH, HEIGHT = 512, 384
 TEXT = "Images, in order: image 1 is the test image. Reply with one line:\nScore: N"
+
+
+class Taken(NamedTuple):
+    """Clock at the first request and at the last reply, processor seconds between them."""
+
+    started: float
+    ended: float
+    processor_s: float
 
 
 def write_images(folder: Path, n: int) -> None:
@@ -43,13 +52,13 @@ def write_images(folder: Path, n: int) -> None:
         PIL.Image.fromarray(noisy).save(folder / f"{k}.png")
 
 
-def bare(url: str, paths: list[Path], store: str) -> tuple[float, float]:
-    """The loop that anyone would write; returns the clock at its start and its end."""
+def bare(url: str, paths: list[Path], store: str) -> Taken:
+    """The loop that anyone would write."""
     import openai
 
     urls = {p: "data:image/png;base64," + base64.b64encode(p.read_bytes()).decode() for p in paths}
 
-    async def run() -> tuple[float, float]:
+    async def run() -> Taken:
         free = asyncio.Semaphore(CONCURRENCY)
         async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
 
@@ -66,14 +75,14 @@ def bare(url: str, paths: list[Path], store: str) -> tuple[float, float]:
                     )
                 return answer.choices[0].message.content
 
-            started = time.time()
+            started, used = time.time(), time.process_time()
             await asyncio.gather(*map(ask, range(REQUESTS)))
-            return started, time.time()
+            return Taken(started, time.time(), time.process_time() - used)
 
     return asyncio.run(run())
 
 
-def broker(url: str, paths: list[Path], store: str) -> tuple[float, float]:
+def broker(url: str, paths: list[Path], store: str) -> Taken:
     """The same requests the way a cell asks them."""
     from iqa_checks.broker import open_asker
     from iqa_checks.models import Access
@@ -91,24 +100,24 @@ def broker(url: str, paths: list[Path], store: str) -> tuple[float, float]:
     asker = open_asker(
         "openai:observer", store=store, access=Access((url,)), concurrency=CONCURRENCY
     )
-    started = time.time()
+    started, used = time.time(), time.process_time()
     assert len(asker.ask(prompts)) == REQUESTS
-    ended = time.time()
+    taken = Taken(started, time.time(), time.process_time() - used)
     asker.close(finished=True)
-    return started, ended
+    return taken
 
 
 SIDES = {"bare": bare, "broker": broker}
 
 
-def measure(side: str, url: str, folder: Path, store: Path) -> tuple[float, float]:
-    """Seconds of one side in a fresh process: first request to last reply, and start-up."""
+def measure(side: str, url: str, folder: Path, store: Path) -> tuple[float, float, float]:
+    """Seconds of one side in a fresh process: asking, start-up, and the processor's while asking."""
     command = [sys.executable, __file__, "--side", side, "--url", url]
     command += ["--folder", str(folder), "--store", str(store)]
     before = time.time()
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    started, ended = json.loads(run.stdout)
-    return ended - started, started - before
+    taken = Taken(*json.loads(run.stdout))
+    return taken.ended - taken.started, taken.started - before, taken.processor_s
 
 
 def compare(n_images: int, rounds: int) -> None:
@@ -120,7 +129,7 @@ def compare(n_images: int, rounds: int) -> None:
         size = statistics.mean(p.stat().st_size for p in folder.glob("*.png"))
         url = stack.enter_context(server_process("observer", "--latency-ms", str(LATENCY_MS)))
         measure("bare", url, folder, folder / "warm.sqlite")  # the endpoint looks at each image
-        taken: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
+        taken: dict[str, list[tuple[float, float, float]]] = {side: [] for side in SIDES}
         for k in range(rounds):
             for side in SIDES if k % 2 else reversed(SIDES):
                 taken[side].append(measure(side, url, folder, folder / f"{k}.sqlite"))
@@ -128,15 +137,12 @@ def compare(n_images: int, rounds: int) -> None:
         f"{REQUESTS} requests, {n_images} image(s) of {size / 1e6:.2f} MB, {LATENCY_MS} ms, "
         f"concurrency {CONCURRENCY}, median of {rounds}:"
     )
-    medians = {}
     for side, values in taken.items():
-        seconds, startup = (statistics.median(v) for v in zip(*values, strict=True))
-        medians[side] = seconds
-        print(f"  {side:<7} {seconds:6.3f} s   start-up {startup:6.3f} s")
-    ratio = statistics.median(
-        b[0] / a[0] for a, b in zip(taken["bare"], taken["broker"], strict=True)
-    )
-    print(f"  ratio   {ratio:6.2f}     (of medians {medians['broker'] / medians['bare']:.2f})")
+        seconds, startup, processor = (statistics.median(v) for v in zip(*values, strict=True))
+        print(f"  {side:<7} {seconds:6.3f} s   start-up {startup:6.3f} s   cpu {processor:6.3f} s")
+    for what, column in (("clock", 0), ("cpu", 2)):
+        pairs = zip(taken["bare"], taken["broker"], strict=True)
+        print(f"  ratio by {what} {statistics.median(b[column] / a[column] for a, b in pairs):.2f}")
 
 
 def main() -> None:
