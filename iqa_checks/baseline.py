@@ -27,7 +27,7 @@ from iqa_checks.errors import UsageError
 from iqa_checks.report.row import SCHEMA_VERSION, Row
 
 if TYPE_CHECKING:
-    from iqa_checks.cell import CellResult
+    from iqa_checks.cell import Cell, CellResult
     from iqa_checks.comparison import Judged
     from iqa_checks.protocols import Judgement
 
@@ -134,14 +134,7 @@ def record_of(result: CellResult) -> CellRecord:
     """The record of a measured cell; pure, and plain enough to cross processes with `plain`."""
     cell, stimuli = result.cell, result.cell.stimuli
     return CellRecord(
-        configuration={
-            "preset": cell.preset,
-            "seed": str(cell.seed),
-            "scaling": cell.scaling,
-            "repeats": str(cell.repeats),
-            "selection": cell.selection,
-            "wording": wording_hash(cell.strategy, cell.strategies),
-        },
+        configuration=configuration_of(cell),
         references=tuple(stimuli.references),
         quality=tuple(float(q) for q in stimuli.quality),
         trials=tuple(
@@ -154,6 +147,52 @@ def record_of(result: CellResult) -> CellRecord:
             for asked in result.asked
         ),
     )
+
+
+def configuration_of(cell: Cell) -> dict[str, str]:
+    """What decides, beside stimuli and model, what a cell asks and how it is scaled."""
+    return {
+        "preset": cell.preset,
+        "seed": str(cell.seed),
+        "scaling": cell.scaling,
+        "repeats": str(cell.repeats),
+        "selection": cell.selection,
+        "wording": wording_hash(cell.strategy, cell.strategies),
+    }
+
+
+def check_cell(cell: Cell, baseline: Run) -> None:
+    """Refuse a cell that could not be compared with the baseline, before anything is asked.
+
+    A cell that the baseline lacks is new, and fine.
+    """
+    row = next((row for row in baseline.rows if row.cell == cell.id), None)
+    if row is None:
+        return
+    stimuli = cell.stimuli if cell.scenario == "nr" else cell.stimuli.with_references()
+    problem = mismatch(
+        (stimuli.manifest, configuration_of(cell)),
+        (row.manifest, baseline.records[cell.id].configuration),
+    )
+    if problem:
+        raise UsageError(f"{cell.id} cannot be compared with baseline {baseline.title}: {problem}")
+
+
+def mismatch(
+    candidate: tuple[str, Mapping[str, str]], baseline: tuple[str, Mapping[str, str]]
+) -> str | None:
+    """Why two cells did not answer the same questions, each a (manifest, configuration)."""
+    for name in sorted({*candidate[1], *baseline[1]}):
+        now, before = (side[1].get(name, "none") for side in (candidate, baseline))
+        if now != before:
+            said = f"now {now}, baseline {before}" if len(now) < 30 else "changed since"
+            return f"{name} differs ({said}); run with the baseline's or save a new baseline"
+    if candidate[0] != baseline[0]:
+        return (
+            f"its stimuli differ (manifest {candidate[0][:12]}…, baseline {baseline[0][:12]}…): "
+            "other images, human scores or sample; use the same or save a new baseline"
+        )
+    return None
 
 
 def wording_hash(strategy: str, extra: Path | None = None) -> str:

@@ -57,6 +57,7 @@ __all__ = [
     "judgement_noise",
     "minimum_detectable_drop",
     "power_plan",
+    "rating_noise",
 ]
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -724,6 +725,7 @@ def power_plan(
     noise_variance: float = 0.0,
     repeats: Sequence[int] = (1, 2, 3, 5),
     resemblance: float = _RESEMBLANCE,
+    typical: Difference | None = None,
     alpha: float = 0.05,
     power: float = DEFAULT_POWER,
     seed: int = 0,
@@ -747,7 +749,11 @@ def power_plan(
         is 0 (unknown) no repeats are proposed.
     resemblance
         Correlation of the errors that baseline and candidate make on a stimulus, in [0, 1). Their
-        releases are unknown before money is spent: .64 is what related releases show.
+        releases are unknown before money is spent: .64 is cautious, since a release that
+        resembles its baseline more needs fewer stimuli.
+    typical
+        A comparison of two earlier releases on these stimuli, whose standard error then replaces
+        the assumption.
     alpha, power, seed
         One-sided error rate, power to reach, seed of the synthetic candidates.
 
@@ -762,7 +768,8 @@ def power_plan(
         raise ValueError(f"resemblance must be in [0, 1), got {resemblance}")
     x, y = _paired(scores, mos)
     codes = _cluster_codes(cluster, len(y))
-    typical = _typical_difference(x, y, codes, summary, resemblance, seed)
+    if typical is None or not typical.std_error:
+        typical = _typical_difference(x, y, codes, summary, resemblance, seed)
     planner = _Planner(typical, drop, alpha, power, noise_variance, n_trials or len(y))
     units = len(y) if codes is None else _count(codes)
     options = [planner.option(units, units, 1)]
@@ -788,6 +795,41 @@ def judgement_noise(
         [
             _value(measure, baseline.scores(c, method=scaling, tie_weight=tie_weight), y)
             for c in counts
+        ]
+    )
+    drawn = drawn[~np.isnan(drawn)]
+    return float(np.var(_fisher_zs(drawn, len(y)), ddof=1)) if len(drawn) > 1 else 0.0
+
+
+def rating_noise(
+    stimulus: ArrayLike, rating: ArrayLike, mos: ArrayLike, *, n_resamples: int = 100, seed: int = 0
+) -> float:
+    """As `judgement_noise`, for ratings: from how repeated ratings of a stimulus differ.
+
+    0 where no stimulus was rated twice, since nothing is known then.
+
+    Parameters
+    ----------
+    stimulus, rating : (T,)
+        Position in `mos` and score of each rating.
+    mos : (M,)
+    """
+    y = _paired(mos, mos)[1]
+    who, given = np.asarray(stimulus, dtype=np.int64), np.asarray(rating, dtype=np.float64)
+    counts = np.bincount(who, minlength=len(y))
+    means = np.bincount(who, given, minlength=len(y)) / np.maximum(counts, 1)
+    freedom = int(np.maximum(counts - 1, 0).sum())
+    rated = counts > 0
+    if freedom == 0 or rated.sum() < 4:
+        return 0.0
+    within = float(np.sum(np.square(given - means[who])) / freedom)
+    rng = np.random.default_rng(seed)
+    spread = np.sqrt(within / counts[rated])
+    measure = _measure("srcc", "none", "increasing")
+    drawn = np.array(
+        [
+            _value(measure, means[rated] + spread * rng.standard_normal(len(spread)), y[rated])
+            for _ in range(n_resamples)
         ]
     )
     drawn = drawn[~np.isnan(drawn)]
@@ -950,18 +992,19 @@ def decide(
 
     if p is None:
         return _untested(difference, made)
+    said_p = _p(p) + (" after Holm" if p != difference.p_worse else "")
     excluded = difference.p_not_worse_than(margin)
     within = _no_difference(difference) or (excluded is not None and excluded < alpha)
     worse = p < alpha
     if worse and not (goal == "non_inferiority" and within):
-        return made("FAIL", f"is significantly worse (one-sided p {_p(p)}, alpha {alpha:g}).")
+        return made("FAIL", f"is significantly worse (one-sided p {said_p}, alpha {alpha:g}).")
     if difference.lost:
         return made("INCONCLUSIVE", f"leaves out {difference.lost} references: {_LOST}.")
     if goal == "superiority":
         return _superior(difference, alpha, made)
     if within:
         return made("PASS", _excluded(margin, excluded, worse))
-    return made("INCONCLUSIVE", _doubt(margin, p, detectable))
+    return made("INCONCLUSIVE", _doubt(margin, said_p, detectable))
 
 
 def _no_difference(difference: Difference) -> bool:
@@ -993,9 +1036,9 @@ def _excluded(margin: float, p: float | None, worse: bool) -> str:
     return f"excludes a drop of {margin:g} or more (one-sided p {_p(p)}){tolerated}."
 
 
-def _doubt(margin: float, p: float, detectable: float | None) -> str:
+def _doubt(margin: float, said_p: str, detectable: float | None) -> str:
     seen = "" if detectable is None else f"; {detectable:.3f} is the smallest drop it could see"
-    return f"shows neither a drop (p {_p(p)}) nor that none of {margin:g} happened{seen}."
+    return f"shows neither a drop (p {said_p}) nor that none of {margin:g} happened{seen}."
 
 
 def _said(difference: Difference, name: str) -> str:
