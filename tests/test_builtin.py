@@ -206,7 +206,7 @@ def test_patches_of_a_texture_differ_and_look_alike(name):
     patches = [textures._patch(textures.Cell(name, k), 0) for k in range(4)]
     assert {p.shape for p in patches} == {(256, 256, 3)}
     for other in patches[1:]:
-        assert np.corrcoef(patches[0].ravel(), other.ravel())[0, 1] < 0.6
+        assert abs(np.corrcoef(patches[0][..., 1].ravel(), other[..., 1].ravel())[0, 1]) < 0.3
         assert other.std() == pytest.approx(patches[0].std(), rel=0.25)
         assert other.mean() == pytest.approx(patches[0].mean(), abs=25)
     assert (textures.texture(name).min(), textures.texture(name).max()) == (0, 255)
@@ -250,7 +250,7 @@ def test_alterations_grow(kind):
 
 def test_profiles_are_their_own_inverses():
     """Reading sRGB as P3 and back: what was in gamut returns."""
-    x = np.random.default_rng(1).uniform(0.3, 0.7, (10, 10, 3))
+    x = np.random.default_rng(1).uniform(0.45, 0.55, (10, 10, 3))
     for there, back in ((1, 2), (3, 4), (5, 6)):
         changed = colors.wrong_profile(x, there)
         assert np.abs(changed - x).max() > 0.01
