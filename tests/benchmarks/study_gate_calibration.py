@@ -210,12 +210,12 @@ def single_condition(
         )
         tally.pairs += 1
         tally.count("jackknife", says_worse(compare_srcc(candidate, baseline, y)))
-        if k < 1000:
+        if k < pairs // 4:
             drawn = compare_srcc(
                 candidate, baseline, y, method="bootstrap", n_resamples=500, seed=k
             )
             tally.count("bootstrap", says_worse(drawn))
-        if drop == 0 and n in (60, 150) and not extra and k < 1000:
+        if drop == 0 and n in (60, 150) and not extra and k < pairs * 3 // 10:
             tally.count("PLCC jackknife", says_worse(compare_plcc(candidate, baseline, y)))
         count_others(tally, candidate, baseline, y)
     return tally
@@ -280,17 +280,17 @@ def reference_condition(
 
 
 def comparative(pairs: int, seed: int) -> Iterator[Tally]:
-    slow = max(100, pairs // 5)
-    for name, n in itertools.product(("double", "multiple"), (60, 150)):
-        for same in (False, True):
-            rescaled = slow if n == 60 else 0
-            yield comparative_condition(
-                name, n, 0.0, pairs, seed, same_model=same, rescaled=rescaled
-            )
-        for drop in (0.05, 0.10):
-            yield comparative_condition(name, n, drop, pairs, seed)
+    """Few pairs where a condition only illustrates: rescaling each resample, power, replay."""
+    few, fewer = max(8, pairs * 2 // 5), max(8, pairs // 8)
+    protocols = ("double", "multiple")
+    for name, same in itertools.product(protocols, (False, True)):
+        yield comparative_condition(name, 60, 0.0, pairs, seed, same_model=same, rescaled=fewer)
     for n, same in itertools.product((60, 150), (False, True)):
-        yield comparative_condition("double", n, 0.0, slow, seed, same_model=same, replay=True)
+        yield comparative_condition("double", n, 0.0, fewer, seed, same_model=same, replay=True)
+    for name, same in itertools.product(protocols, (False, True)):
+        yield comparative_condition(name, 150, 0.0, pairs, seed, same_model=same)
+    for name, n, drop in itertools.product(protocols, (60, 150), (0.05, 0.10)):
+        yield comparative_condition(name, n, drop, few, seed)
 
 
 def comparative_condition(
