@@ -124,26 +124,32 @@ def list_sets(data: Path | None = None) -> list[str]:
     for scenario, names in BUILTIN.items():
         for name in names:
             scenarios.setdefault(name, []).append(scenario)
-    lines = [f"{name:<18} {'/'.join(where):<11} built in" for name, where in scenarios.items()]
-    for one in published_sets().values():
-        at_hand = f"in {data}" if _is_there(one.name, data) else one.get
-        lines.append(f"{one.name:<18} {one.scenario:<11} {one.title}: {at_hand}")
-    return lines
+    return [
+        *(f"{name:<18} {'/'.join(served):<11} built in" for name, served in scenarios.items()),
+        *(
+            f"{one.name:<18} {one.scenario:<11} {one.title}: {_where(one.name, data)}"
+            for one in published_sets().values()
+        ),
+    ]
 
 
 def _is_there(name: str, data: Path | None) -> bool:
     """Whether a set's files are there; a damaged one is, and its cells will say so."""
+    return _where(name, data).startswith(("in ", "damaged: "))
+
+
+def _where(name: str, data: Path | None) -> str:
+    """Where a set is ("in FOLDER"), what is wrong with it, or how to get it."""
     from iqa_checks.layouts.published import locate, published_sets
 
     if data is None:
-        return False
+        return published_sets()[name].get
     try:
-        locate(published_sets()[name], data)
+        return f"in {locate(published_sets()[name], data).folder}"
     except StimuliAbsent:
-        return False
-    except StimulusError:
-        return True
-    return True
+        return published_sets()[name].get
+    except StimulusError as error:
+        return f"damaged: {error}"
 
 
 def load_dataset(

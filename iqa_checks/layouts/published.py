@@ -335,9 +335,9 @@ def _misfit(form: TableForm, table: Path, published: Published) -> str:
 def _misnamed(form: TableForm, table: Path, published: Published) -> str:
     """Whether the first name under a header is of this set; plain headers fit many tables."""
     try:
-        rows = read_table(table).rows if table.stat().st_size < 2**20 else ()
-        header = first_fields(table)
-        names = [_getter(form.columns["image"], Table(table, header, rows))(r[1]) for r in rows[:1]]
+        whole = read_table(table)
+        image = _getter(form.columns["image"], whole)
+        names = [image(fields) for _, fields in whole.rows[:1]]
     except StimulusError:
         return ""  # damaged further down: to be read, and reported, by name
     if not names or re.fullmatch(published.names, names[0]):

@@ -12,6 +12,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ def read_table(path: Path, *, header: bool = True) -> Table:
     The delimiter is the tab if the first line has one, else the comma, else any blanks: KADID and
     its kin are CSV, TQD is tab separated, the lists of Wu et al. and TID2013 use blanks.
     """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise StimulusError(f"{path} cannot be read ({error.strerror})") from None
+    return _read_table(path, header, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=4)  # a set's table is looked at to recognise it, to find its images, to read it
+def _read_table(path: Path, header: bool, mtime_ns: int, size: int) -> Table:
+    """``mtime_ns`` and ``size`` make another table of a file that was written again."""
     numbered = list(_sheet(path) if path.suffix.lower() == ".xlsx" else _lines(path))
     names: tuple[str, ...] = ()
     if header and numbered:
