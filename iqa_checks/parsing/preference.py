@@ -542,11 +542,23 @@ def _short(text: str, numbers: Numbering) -> Judgement | None:
     return judgement
 
 
+# "The first image is the first test image" repeats who is who; it prefers nothing.
+_ROLE = re.compile(
+    r"\b(?:is|are|being)\s+(?:the\s+)?(?:(?:first|second|third|fourth)\s+)?"
+    r"(?:reference|(?:test|example)\s+(?:image|pair|photo)\w*)\b(?!\s+that)",
+    re.IGNORECASE,
+)
+
+
 def _alone(text: str, numbers: Numbering) -> Judgement | None:
     """The choice as the first sentence or a line of its own, if only one stands so."""
     parts = [part.strip() for part in text.split("\n") if part.strip()]
     parts = sentences(parts[0])[:1] + parts[1:] if parts else []
-    short = [p for p in parts if not re.search(r"[:?]$|^[-•]|^\d+\.", p) and len(p) <= 60]
+    short = [
+        p
+        for p in parts
+        if len(p) <= 60 and not re.search(r"[:?]$|^[-•]|^\d+\.", p) and not _ROLE.search(p)
+    ]
     readings = [r for p in short if isinstance(r := _short(p, numbers), Preference)]
     if len(set(readings)) > 1:
         return Unparsed("ambiguous")

@@ -270,3 +270,21 @@ def test_an_image_number_names_no_pair(text: str, choice: str | None) -> None:
     """Where pairs of photographs are judged, image 2 is half of the first pair."""
     judgement = parse_reply(text, "preference", images_per_stimulus=2)
     assert judgement == (Unparsed("ambiguous") if choice is None else Preference(choice))
+
+
+SMALL_MODEL = yaml.safe_load(
+    (Path(__file__).parents[1] / "data/small_model_replies.yaml").read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("entry", SMALL_MODEL, ids=lambda e: e["prompt"].replace(" ", "-"))
+def test_replies_of_a_real_small_model(entry: dict[str, Any]) -> None:
+    """A model that rambles and echoes is not read as if it had judged."""
+    judgement = parse_reply(entry["text"], entry["answer"], n_before=entry["n_before"])
+    expected = entry["reads"]
+    if expected == "nothing":
+        assert isinstance(judgement, Unparsed)
+    elif entry["answer"] == "preference":
+        assert judgement == Preference(expected)
+    else:
+        assert judgement == Ranking(tuple(expected))
