@@ -64,6 +64,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 LONGEST_ASKED_WAIT_S = 300.0  # an endpoint that wants more has ended the run
 GRACE_S = 15.0  # for requests on the wire when a run ends early: they are paid for
 BACKLOG = 512  # eight workers that connect at once overflow the default of a small listener
+GOODBYE = {"goodbye": True}
 MAX_FRAME = 256 * 2**20  # ten thousand prompts with long templates
 
 
@@ -210,8 +211,12 @@ class Broker:
         try:
             return await self._ask(prompts)
         except BaseException:
-            self._complete = False
+            self.lack()
             raise
+
+    def lack(self) -> None:
+        """Some cell did not get its replies: the next run shall take the others over."""
+        self._complete = False
 
     async def close(self, *, finished: bool) -> None:
         """Store what is still on its way; ``finished`` closes the run's chapter in the store.
@@ -371,13 +376,12 @@ class Broker:
         return PROBE_ATTEMPTS if passed_s < PROBE_PATIENCE_S else 0
 
     async def _pause(self, attempt: int, failure: TryAgain) -> None:
-        """Wait for the next attempt: as long as the endpoint asked for, or doubling with jitter.
+        """Wait for the next attempt: as long as the endpoint asked for, at least doubling.
 
         Ends early, with its error, when the run ends.
         """
         wait_s = min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
-        if failure.after_s is not None:
-            wait_s = failure.after_s
+        wait_s = max(wait_s, failure.after_s or 0.0)
         if wait_s > LONGEST_ASKED_WAIT_S:
             raise self._end(
                 EndpointError(
@@ -541,6 +545,7 @@ async def serve(broker: Broker, key: str) -> asyncio.Server:
 
     async def on_worker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         gone = (OSError, asyncio.IncompleteReadError, ValueError, RecursionError)
+        welcome = False
         with suppress(*gone, asyncio.CancelledError):
             hello = await _read_frame(reader, limit=1024)
             welcome = hmac.compare_digest(str(hello.get("key", "")).encode(), key.encode())
@@ -548,8 +553,13 @@ async def serve(broker: Broker, key: str) -> asyncio.Server:
             writer.write(_frame({} if welcome else refusal))
             while welcome:
                 frame = await _read_frame(reader)
+                if frame == GOODBYE:
+                    welcome = False
+                    break
                 writer.write(await _answer_frame(broker, frame))
                 await writer.drain()
+        if welcome:  # it left without a word: it died, perhaps in the middle of a cell
+            broker.lack()
         writer.close()
 
     return await asyncio.start_server(on_worker, "127.0.0.1", 0, backlog=BACKLOG)
@@ -575,6 +585,8 @@ class RemoteAsker:
         return [Reply(**reply) for reply in answer["replies"]]
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._socket.sendall(_frame(GOODBYE))
         self._socket.close()
 
     def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:

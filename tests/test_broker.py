@@ -595,6 +595,32 @@ def test_a_worker_that_dies_loses_no_reply(open_run: Open, image: Image) -> None
         worker._socket.shutdown(socket.SHUT_RDWR)
         assert len(asker.ask(prompts(image, 3))) == 3
         assert server.stats.requests == 3
+        thread.join(timeout=5)
+        asker.close(finished=True)  # its cell was not measured, so the next run takes all over
+        assert {reply.origin for reply in open_run(server.url).ask(prompts(image, 3))} == {
+            "resumed"
+        }
+
+
+def test_a_worker_that_says_goodbye_leaves_a_run_that_can_finish(
+    open_run: Open, image: Image
+) -> None:
+    with LoopbackServer() as server:
+        asker = open_run(server.url)
+        worker = RemoteAsker(asker.listen("key"), "key")
+        worker.ask(prompts(image, 3))
+        worker.close()
+        time.sleep(0.05)
+        asker.close(finished=True)
+        assert {reply.origin for reply in open_run(server.url).ask(prompts(image, 3))} == {"new"}
+
+
+def test_a_forbidden_image_is_its_cells_alone(open_run: Open, image: Image) -> None:
+    with LoopbackServer(faults={2: Fault("status", status=403)}.get) as server:
+        asker = open_run(server.url)
+        with pytest.raises(RequestFailed, match="HTTP 403"):
+            asker.ask(prompts(image, 4))
+        assert asker.broker.fatal is None
 
 
 def _ignoring(worker: RemoteAsker, asked: list[Prompt]) -> None:

@@ -289,7 +289,7 @@ def _translated(
 
 def _status_error(error: openai.APIStatusError, spec: ModelSpec, url: str, key: str) -> Exception:
     status, said = error.status_code, _said(error, key)
-    if status in (401, 402, 403):
+    if status in (401, 402):  # 403 may be about this one image: some filters answer so
         return EndpointError(
             f"{url} refuses the key or the account (HTTP {status}: {said}); set a valid one"
         )

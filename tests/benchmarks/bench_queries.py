@@ -97,9 +97,10 @@ def broker(url: str, paths: list[Path], store: str) -> Taken:
         Prompt(TEXT, (images[k % len(images)],), "rating", 1, 0, "bench", 64, repeat=k + 1)
         for k in range(REQUESTS)
     ]
-    asker = open_asker(
+    asker: Any = open_asker(
         "openai:observer", store=store, access=Access((url,)), concurrency=CONCURRENCY
     )
+    asker.broker.backend._connect()  # loads the client, which is start-up on both sides
     started, used = time.time(), time.process_time()
     assert len(asker.ask(prompts)) == REQUESTS
     taken = Taken(started, time.time(), time.process_time() - used)
@@ -111,7 +112,7 @@ SIDES = {"bare": bare, "broker": broker}
 
 
 def measure(side: str, url: str, folder: Path, store: Path) -> tuple[float, float, float]:
-    """Seconds of one side in a fresh process: asking, start-up, and the processor's while asking."""
+    """Seconds of one side in a fresh process: asking, start-up, processor while asking."""
     command = [sys.executable, __file__, "--side", side, "--url", url]
     command += ["--folder", str(folder), "--store", str(store)]
     before = time.time()
