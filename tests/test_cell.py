@@ -234,7 +234,7 @@ def test_results_do_not_depend_on_file_order(stimuli, rated_set, exact, scenario
     assert asked(first) == asked(second)
 
 
-def chance_values(preset: str, rated_set, asker, n_seeds: int = 30) -> np.ndarray:
+def chance_values(preset: str, rated_set, asker, n_seeds: int = 24) -> np.ndarray:
     """SRCC of random answers in FR double-stimulus, over seeds."""
     values = []
     for seed in range(n_seeds):

@@ -251,7 +251,7 @@ def test_tied_stimuli_meet_others_in_each_round():
 
 def test_swiss_finds_the_scale_of_the_full_round_robin():
     """Accuracy .98, a tenth ties, M = 150: SRCC .98 with all pairs' scale within 3.9M queries."""
-    n, seeds = 150, range(3)
+    n, seeds = 150, range(2)
     accuracy, reached = zip(*(swiss_beside_round_robin(n, seed) for seed in seeds), strict=True)
     assert abs(np.mean(accuracy) - 0.98) < 0.004
     assert np.mean(reached) >= 0.98
