@@ -114,7 +114,7 @@ def main() -> None:
     presets: tuple[Preset, ...] = ("sound", "paper")
     sizes = (60,) if quick else (60, 150)
     for n, preset, scenario, protocol in itertools.product(sizes, presets, scenarios, PROTOCOLS):
-        print(row(n, scenario, protocol, preset, 5 if quick else 60), flush=True)
+        print(row(n, scenario, protocol, preset, 5 if quick else 30), flush=True)
 
 
 if __name__ == "__main__":
