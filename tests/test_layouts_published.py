@@ -6,10 +6,12 @@ import io
 import os
 from pathlib import Path
 
+import hypothesis.strategies as st
 import numpy as np
 import openpyxl
 import PIL.Image
 import pytest
+from hypothesis import given
 
 from iqa_checks.errors import StimulusError
 from iqa_checks.layouts.derived import augmented_reference, sendable_copy
@@ -181,6 +183,19 @@ def test_search_goes_three_folders_down_and_follows_no_link(tmp_path: Path, outs
     (tmp_path / "loop").symlink_to(tmp_path)
     seen = [folder.relative_to(tmp_path).as_posix() for folder in folders_below(tmp_path)]
     assert seen == [".", "a", "a/b", "a/b/c"]
+
+
+@given(st.text(st.sampled_from("./\\:aB\0~ "), max_size=12))
+def test_no_name_leads_outside(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    root = tmp_path_factory.getbasetemp() / "inner" / "set"
+    for folder in (root / "a", root.parent / "B", root / "B"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "a").touch()
+    try:
+        found = Folder(root).find(name, ["", "a"], "row 2")
+    except StimulusError:
+        return
+    assert found is None or found.resolve().is_relative_to(root.resolve())
 
 
 # --- images --------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import hypothesis.strategies as st
 import numpy as np
 import openpyxl
 import PIL.Image
 import pytest
+from hypothesis import given
 from scipy.io import savemat
 
 from iqa_checks.datasets import (
@@ -505,6 +507,75 @@ def test_wrong_folders(tmp_path: Path, cache: Path) -> None:
         load_dataset("FR-KADIT", tmp_path, cache_dir=cache)
     with pytest.raises(StimuliAbsent, match="download KADID-10k"):
         load_dataset("FR-KADID")
+
+
+def test_linked_table_outside_is_not_read(tmp_path: Path, cache: Path) -> None:
+    folder = plant(tmp_path / "data" / "kadid10k", "FR-KADID")
+    (tmp_path / "secret").write_text("root:x:0:0\n")
+    (folder / "dmos.csv").unlink()
+    (folder / "dmos.csv").symlink_to(tmp_path / "secret")
+    with pytest.raises(StimulusError, match=r"is a link to .*secret, outside") as caught:
+        load_dataset("FR-KADID", folder, cache_dir=cache)
+    assert "root:x" not in str(caught.value)
+
+
+def test_renamed_columns_in_a_folder_of_another_name(tmp_path: Path, cache: Path) -> None:
+    """It may be another table called dmos.csv: the set is absent, and the message says why."""
+    folder = plant(tmp_path / "mine", "FR-KADID")
+    table = folder / "dmos.csv"
+    table.write_text(table.read_text().replace("dist_img", "distorted"))
+    with pytest.raises(StimuliAbsent, match=r"download KADID-10k .*no column 'dist_img'"):
+        load_dataset("FR-KADID", folder, cache_dir=cache)
+
+
+def test_column_that_is_there_twice(tmp_path: Path, cache: Path) -> None:
+    folder = plant(tmp_path / "kadid10k", "FR-KADID")
+    table = folder / "dmos.csv"
+    table.write_text(table.read_text().replace(",var", ",dmos"))
+    with pytest.raises(StimulusError, match="no column 'var'"):
+        load_dataset("FR-KADID", folder, cache_dir=cache)
+    table.write_text("dmos,dist_img,ref_img,dmos,var\n1,I01_01_01.png,I01.png,2,0.5\n")
+    with pytest.raises(StimulusError, match="2 columns are called 'dmos'"):
+        load_dataset("FR-KADID", folder, cache_dir=cache)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@given(data=st.data())
+def test_any_damage_is_refused_in_our_own_words(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
+    """Bytes of a table are cut out or replaced: it loads, or a StimulusError says what is wrong."""
+    folder = tmp_path_factory.getbasetemp() / "damaged" / find_published(name).folders[0]
+    table = plant(folder, name) / ROWS[name][0]
+    text = table.read_bytes()
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 40)))
+    junk = data.draw(
+        st.sampled_from([b"", b"\0", b"../", b"\xff", b",", b'"', b"\n", b"-", b"9e9"])
+    )
+    table.write_bytes(text[:start] + junk + text[end:])
+    try:
+        loaded = load_dataset(name, folder, cache_dir=folder / "cache")
+    except StimulusError:
+        return
+    assert all(loaded.scale[0] <= score <= loaded.scale[1] for score in loaded.mos)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"dmos_new": np.zeros((1, 3))}, r"dmos_new holds \(1, 3\), expected 982"),
+        ({"dmos_std": None}, "dmos_std holds nothing"),
+        ({"dmos_new": np.full((1, 982), np.nan)}, "image 1: score is nan"),
+    ],
+)
+def test_damaged_matlab_files(tmp_path: Path, cache: Path, change: dict, why: str) -> None:
+    content = {name: np.zeros((1, 982)) for name in ("dmos_new", "dmos_std", "orgs")} | change
+    savemat(tmp_path / "dmos_realigned.mat", {k: v for k, v in content.items() if v is not None})
+    names = np.array(["rapids.bmp"] * 982, dtype=object)
+    savemat(tmp_path / "refnames_all.mat", {"refnames_all": names[None]})
+    with pytest.raises(StimulusError, match=why):
+        load_dataset("LIVE", tmp_path, cache_dir=cache)
 
 
 def test_linked_images_outside_are_refused(tmp_path: Path, cache: Path) -> None:

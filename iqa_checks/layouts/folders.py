@@ -10,6 +10,7 @@ Rules for names, which come from files that others wrote:
 - Case: the exact name wins; else the one file that differs by case alone (TID2013 ships
   ``I01_01_1.bmp`` beside ``i01_01_2.bmp`` and ``I01.BMP`` beside ``i25.bmp``); two such files with
   no exact one are ambiguous and refused.
+- A table of scores that is a link outside is refused unread, too.
 - Only regular files are images: a folder, a pipe or a device is refused, unopened.
 """
 
@@ -112,6 +113,15 @@ def safe_parts(name: str, where: str) -> list[str]:
             "relative path without '..'; restore the published table"
         )
     return [part for part in parts if part not in ("", ".")] or [name]
+
+
+def require_inside(path: Path, root: Path) -> None:
+    """Refuse a file, a table say, that is a link to a place outside ``root``."""
+    target = path.resolve()
+    if not target.is_relative_to(root.resolve()):
+        raise StimulusError(
+            f"{path} is a link to {target}, outside {root}; put the file itself there"
+        )
 
 
 def folders_below(root: Path, depth: int = 3) -> list[Path]:

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from iqa_checks.errors import StimuliAbsent, StimulusError, UsageError, known_names
-from iqa_checks.layouts.folders import Folder, folders_below
+from iqa_checks.layouts.folders import Folder, folders_below, require_inside
 from iqa_checks.layouts.live import live_entries, looks_like_live
 from iqa_checks.layouts.tables import Table, first_fields, number, read_table
 from iqa_checks.stimuli import Attribute, Polarity, Rated, SdKind
@@ -180,12 +180,13 @@ def locate(published: Published, root: Path) -> Found:
     """
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder; give the one that holds the data sets")
-    candidates, strange = _candidates(published, root)
+    candidates, strange, alike = _candidates(published, root)
     if candidates:
         return candidates[0] if len(candidates) == 1 else max(candidates, key=_n_first_images)
     if strange:
         raise StimulusError(strange[0])
-    raise StimuliAbsent(f"{published.name} was not found under {root}: {published.get}")
+    near = f" ({alike[0]})" if alike else ""
+    raise StimuliAbsent(f"{published.name} was not found under {root}: {published.get}{near}")
 
 
 def read(found: Found) -> Reading:
@@ -279,16 +280,22 @@ def _as_tuple(value: Any) -> Any:
 # --- finding -------------------------------------------------------------------------------------
 
 
-def _candidates(published: Published, root: Path) -> tuple[list[Found], list[str]]:
-    """Places that hold the set, the preferred first; and tables that should be its, but are not."""
+def _candidates(published: Published, root: Path) -> tuple[list[Found], list[str], list[str]]:
+    """Places that hold the set, the preferred first.
+
+    Then what is wrong with tables that should be its, by the folder they stand in; and with those
+    that share a table's name and may well be something else (a data.csv).
+    """
     found: list[Found] = []
     strange: list[str] = []
+    alike: list[str] = []
     folders = folders_below(root)
     for form in published.tables:
         for folder in folders:
             table = folder / form.file
             if not table.is_file():
                 continue
+            require_inside(table, root)
             why = _misfit(form, table, published)
             own = root.resolve().name if folder == root else folder.name
             if not why:
@@ -297,7 +304,9 @@ def _candidates(published: Published, root: Path) -> tuple[list[Found], list[str
                 found.append(Found(told, home, table, form))
             elif own.casefold() in published.folders or len(form.file.split("/")) > 1:
                 strange.append(why)
-    return found, strange
+            else:
+                alike.append(why)
+    return found, strange, alike
 
 
 def _home(
@@ -322,7 +331,7 @@ def _misfit(form: TableForm, table: Path, published: Published) -> str:
         if lacking:
             return (
                 f"{table}: no column {' or '.join(lacking[0])!r}; it has "
-                f"{', '.join(first) or 'none'}; restore the published table of {published.name}"
+                f"{', '.join(first)[:200] or 'none'}; restore the table of {published.name}"
             )
         return _misnamed(form, table, published)
     width = 1 + max(c for c in form.columns.values() if isinstance(c, int))
@@ -450,6 +459,7 @@ def _columns_beside(found: Found, n_rows: int) -> dict[str, list[str]]:
         path = found.table.parent / name
         if not path.is_file():
             continue
+        require_inside(path, found.table.parent)
         column = [fields[0] for _, fields in read_table(path, header=False).rows]
         if len(column) != n_rows:
             raise StimulusError(
