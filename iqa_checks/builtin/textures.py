@@ -45,6 +45,7 @@ CORNERS = ((0, 0), (0, 256), (256, 0), (256, 256))  # row, column; the first is 
 TESTED = ("brick", "grass", "gravel", "pebbles", "weave")
 HELD_OUT = "wood"
 TYPES = (1, 5, 6, 9, 10, 11)
+UNTOUCHED = (1, 1)
 WHOLE = 0.79  # TQD: mean of variants 1-4 over ten textures, .7908
 OPINION = "expected similarity, by construction"
 NOTE = (
@@ -94,19 +95,23 @@ def texture_set(name: str, cache_dir: Path, n: int, seed: int) -> StimulusSet:
 
 
 def _spread(texture: str, n: int, seed: int, used: Counter[object]) -> list[Cell]:
-    """Whole patches from elsewhere; damage half on the reference's own patch, half elsewhere."""
+    """Whole patches from elsewhere, and damage: two in three on the reference's own patch.
+
+    Which third is elsewhere goes by rank of severity, in turn over textures, so that place tells
+    nothing about quality.
+    """
     whole = [Cell(texture, patch) for patch in (1, 2, 3)]
     whole = sorted(whole, key=lambda c: key(seed, *c))[: max(1, n // 6)]
-    cells = [
-        Cell(texture, patch, number, level)
-        for number in TYPES
-        for level in range(2, 6)
-        for patch in (0, 1 + int(key(texture, number, level)[:8], 16) % 3)
+    damage = [Cell(texture, 0, t, k) for t in TYPES for k in range(1, 6) if (t, k) != UNTOUCHED]
+    kinds = [(f"type {c.number}",) for c in damage]
+    keys = [key(seed, *c) for c in damage]
+    picks = spread([c.similarity for c in damage], n - len(whole), kinds, keys, used)
+    turn = TESTED.index(texture)
+    damaged = [
+        damage[k]._replace(patch=0 if (rank + turn) % 3 else 1 + rank % 3)
+        for rank, k in enumerate(picks)
     ]
-    kinds = [(f"type {c.number}", "own patch" if c.patch == 0 else "elsewhere") for c in cells]
-    keys = [key(seed, *c) for c in cells]
-    picks = spread([c.similarity for c in cells], n - len(whole), kinds, keys, used)
-    return [*(cells[k] for k in picks), *whole]
+    return [*damaged, *whole]
 
 
 def _made(cells: Sequence[Cell], cache_dir: Path, seed: int) -> tuple[Stimulus, ...]:
