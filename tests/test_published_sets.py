@@ -250,14 +250,20 @@ def test_augmented_references_are_made(tmp_path: Path, cache: Path) -> None:
     assert again.manifest == loaded.manifest
 
 
-def test_augmented_references_of_the_authors(tmp_path: Path, cache: Path) -> None:
-    folder = plant(tmp_path / "kadid10k", "FR-KADID")
+@pytest.mark.parametrize("place", ["kadid10k/images", "kadid10k/aug", "Aug-KADID", "TQD/Aug"])
+def test_augmented_references_of_the_authors(tmp_path: Path, cache: Path, place: str) -> None:
+    """Inside KADID-10k's folder or beside it; one that is lacking there is made."""
+    plant(tmp_path / "kadid10k", "FR-KADID")
     for content in ("I01", "I02"):
-        paint(folder / "images_aug" / f"{content}_aug.png")
-    loaded = load_dataset("Aug-KADID", folder, cache_dir=cache)
-    assert loaded.stimuli[0].reference == folder / "images_aug" / "I01_aug.png"
+        paint(tmp_path / place / f"{content}_aug.png")
+    loaded = load_dataset("Aug-KADID", tmp_path, cache_dir=cache)
+    assert loaded.stimuli[0].reference == tmp_path / place / "I01_aug.png"
     assert not cache.exists()
     assert not any("transformed" in note for note in loaded.notes)
+    (tmp_path / place / "I02_aug.png").unlink()
+    loaded = load_dataset("Aug-KADID", tmp_path, cache_dir=cache)
+    assert loaded.stimuli[-1].reference.is_relative_to(cache)
+    assert any("transformed" in note for note in loaded.notes)
 
 
 def test_color_difference_is_about_pairs(tmp_path: Path, cache: Path) -> None:

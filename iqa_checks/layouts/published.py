@@ -23,6 +23,7 @@ LIVE, say, are reversed.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -102,12 +103,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A set that was found: its folder, its table, and what that table says it is."""
+    """A set that was found: its folder, its table, and what that table says it is.
+
+    ``augmented`` is the folder with the authors' transformed references, where it was found.
+    """
 
     published: Published
     folder: Path
     table: Path
     form: TableForm
+    augmented: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +187,10 @@ def locate(published: Published, root: Path) -> Found:
         raise UsageError(f"{root} is not a folder; give the one that holds the data sets")
     candidates, strange, alike = _candidates(published, root)
     if candidates:
-        return candidates[0] if len(candidates) == 1 else max(candidates, key=_n_first_images)
+        best = candidates[0] if len(candidates) == 1 else max(candidates, key=_n_first_images)
+        if published.reference_layout == "augmented":
+            return replace(best, augmented=_folder_of_augmented(root))
+        return best
     if strange:
         raise StimulusError(strange[0])
     near = f" ({alike[0]})" if alike else ""
@@ -196,10 +204,11 @@ def read(found: Found) -> Reading:
     `iqa_checks.layouts.folders`, and where no image at all is present.
     """
     published, folder = found.published, Folder(found.folder)
+    augmented = None if found.augmented is None else Folder(found.augmented)
     rows: list[Rated] = []
     absent: list[str] = []
     for entry in entries(found):
-        row = _resolved(entry, published, folder)
+        row = _resolved(entry, published, folder, augmented)
         if isinstance(row, str):
             absent.append(row)
         else:
@@ -321,6 +330,18 @@ def _home(
     return named[0] if named else folder
 
 
+def _folder_of_augmented(root: Path) -> Path | None:
+    """The folder with ``I01_aug.png`` and its kin: beside KADID-10k's or inside it."""
+    for folder in folders_below(root):
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            continue  # not ours to read
+        if any(re.fullmatch(r"I\d\d_aug\.png", name) for name in names):
+            return folder
+    return None
+
+
 def _misfit(form: TableForm, table: Path, published: Published) -> str:
     """Why a table of the right name is not the set's; '' where it is."""
     if form.layout == "live_mat":
@@ -388,7 +409,9 @@ def _places(published: Published) -> str:
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def _resolved(entry: Entry, published: Published, folder: Folder) -> Rated | str:
+def _resolved(
+    entry: Entry, published: Published, folder: Folder, augmented: Folder | None = None
+) -> Rated | str:
     """The row with paths, or which of its files is absent."""
     path = folder.find(entry.image, published.images, entry.where)
     if path is None:
@@ -398,21 +421,13 @@ def _resolved(entry: Entry, published: Published, folder: Folder) -> Rated | str
         if entry.reference is None:
             return f"{entry.where}: the table names no reference for {entry.image}"
         places = published.references or published.images
-        if published.reference_layout == "augmented":
-            reference = _augmented(entry, published, folder)
-        else:
-            reference = folder.find(entry.reference, places, entry.where)
+        if augmented is not None:  # the authors' where they are, else the one to be transformed
+            stem = entry.reference.rpartition(".")[0]
+            reference = augmented.find(f"{stem}_aug.png", [""], entry.where)
+        reference = reference or folder.find(entry.reference, places, entry.where)
         if reference is None:
             return f"{entry.where}: reference {entry.reference} is absent"
     return Rated(path, entry.mos, entry.opinion_sd, reference, None, entry.where)
-
-
-def _augmented(entry: Entry, published: Published, folder: Folder) -> Path | None:
-    """The authors' transformed reference where it is there, else the one to be transformed."""
-    assert entry.reference is not None
-    stem = entry.reference.rpartition(".")[0]
-    found = folder.find(f"{stem}_aug.png", published.references, entry.where)
-    return found or folder.find(entry.reference, published.images, entry.where)
 
 
 class _Getter(Protocol):
