@@ -14,6 +14,7 @@ from iqa_checks.agreement import chance_level
 from iqa_checks.cell import Cell, plan, run_cell
 from iqa_checks.errors import DesignError, UsageError
 from iqa_checks.protocols import PROTOCOLS, Preference, Ranking, Rating, Unparsed
+from iqa_checks.scaling import thurstone_map
 
 STRATEGIES = ("standard", "in_context", "chain_of_thought")
 SYSTEMS = list(itertools.product(("fr", "nr", "difference"), PROTOCOLS, STRATEGIES))
@@ -300,6 +301,20 @@ def test_consistency_counts_mirrored_pairs(rated_set, exact):
     assert stubborn.consistency == 0.0
     undecided = run_cell(cell, exact(stimuli, say=lambda *_: "Answer: comparable"))
     assert undecided.consistency == 1.0
+
+
+@pytest.mark.parametrize(("preset", "share"), [("sound", 0.5), ("paper", 1.0)])
+def test_ties_count_half_or_full(nr_stimuli, exact, preset, share):
+    """Half a win each under sound, a full one under paper: rebuilt from the replies."""
+    cell = Cell(nr_stimuli, "nr", "multiple", preset=preset)
+    result = run_cell(cell, exact(nr_stimuli, seen=lambda quality: quality // 30))
+    wins = np.zeros((8, 8))
+    for a in result.asked:
+        for i, j in itertools.permutations(range(4), 2):
+            first, second = a.trial.stimuli[i], a.trial.stimuli[j]
+            gap = a.judgement.ranks[i] - a.judgement.ranks[j]
+            wins[first, second] += 1 if gap > 0 else share if gap == 0 else 0
+    assert result.scores == pytest.approx(thurstone_map(wins).scores, abs=1e-5)
 
 
 @pytest.mark.parametrize("scaling", ["bradley_terry", "thurstone_mosteller", "elo"])
