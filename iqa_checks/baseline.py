@@ -274,7 +274,8 @@ def document_of(run: Run) -> dict[str, Any]:
         "rows": [row.plain() for row in run.rows],
         "records": {cell: record.plain() for cell, record in sorted(run.records.items())},
     }
-    return content | {"checksum": checksum(content)}
+    plain: dict[str, Any] = json.loads(_json(content))  # tuples as the lists that they become
+    return plain | {"checksum": checksum(plain)}
 
 
 def dumped(run: Run) -> str:

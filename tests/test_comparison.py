@@ -48,15 +48,15 @@ def releases(n: int = 150, drop: float = 0.0, seed: int = 0, resemblance: float 
 
 @pytest.mark.parametrize(("compared", "statistic"), [(compare_srcc, srcc), (compare_plcc, plcc)])
 def test_jackknife_is_the_naive_loop(compared, statistic):
-    now, before, y = releases(40)
+    now, before, y = releases(20)
     found = compared(now, before, y)
-    kept = [np.arange(40) != k for k in range(40)]
+    kept = [np.arange(20) != k for k in range(20)]
     gaps = np.array(
         [np.arctanh(statistic(now[m], y[m])) - np.arctanh(statistic(before[m], y[m])) for m in kept]
     )
-    naive = np.sqrt(39 / 40 * np.sum((gaps - gaps.mean()) ** 2))
+    naive = np.sqrt(19 / 20 * np.sum((gaps - gaps.mean()) ** 2))
     assert found.std_error == pytest.approx(naive, rel=1e-6)
-    assert found.df == 39
+    assert found.df == 19
     assert found.value == pytest.approx(statistic(now, y) - statistic(before, y))
 
 
@@ -87,10 +87,10 @@ def test_mean_over_references_is_the_paired_t_test():
 def test_bootstrap_agrees_with_jackknife():
     now, before, y = releases()
     exact = compare_srcc(now, before, y)
-    drawn = compare_srcc(now, before, y, method="bootstrap", n_resamples=4000)
-    assert drawn.std_error == pytest.approx(exact.std_error, rel=0.12)
-    assert drawn == compare_srcc(now, before, y, method="bootstrap", n_resamples=4000)
-    other = compare_srcc(now, before, y, method="bootstrap", n_resamples=4000, seed=1)
+    drawn = compare_srcc(now, before, y, method="bootstrap", n_resamples=2000)
+    assert drawn.std_error == pytest.approx(exact.std_error, rel=0.15)
+    assert drawn == compare_srcc(now, before, y, method="bootstrap", n_resamples=2000)
+    other = compare_srcc(now, before, y, method="bootstrap", n_resamples=2000, seed=1)
     assert other.std_error != drawn.std_error
 
 
@@ -101,7 +101,7 @@ def test_paired_beats_independent():
 
 
 def test_paper_statistic_is_compared_too():
-    now, before, y = releases(30)
+    now, before, y = releases(12)
     found = compare(now, before, y, statistic="srcc_after_logistic")
     assert found.candidate == pytest.approx(
         correlation(now, y, statistic="srcc_after_logistic").value
