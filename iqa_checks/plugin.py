@@ -63,6 +63,7 @@ class _Run:
     absent: dict[str, str] = field(default_factory=dict)
     rendezvous: str = ""
     serving: bool = False
+    closed: bool = False
     n_cells: int = 0
     started_at: float = field(default_factory=time.time)
     stimuli: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -75,6 +76,12 @@ class _Run:
     def fatal(self) -> Exception | None:
         """What ended the run: no test after it can be measured."""
         return self.asker.broker.fatal if self.asker is not None else self.start_error
+
+    def close(self, *, finished: bool) -> None:
+        """Stop the broker, once."""
+        if self.asker is not None and not self.closed:
+            self.closed = True
+            self.asker.close(finished=finished)
 
     def open_asker(self) -> LocalAsker:
         """The broker of this run, started when first needed."""
@@ -216,7 +223,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "iqa(scenario, protocols=..., strategies=...): a cell of the image quality suite"
     )
-    config.stash[_STATE] = _Run(config)
+    config.stash[_STATE] = run = _Run(config)
+    if not _is_worker(config):
+        config.pluginmanager.register(_Collector(run), "iqa_checks.collector")
     if not _is_worker(config) and any(config.getoption(name) for name in _ASKS_FOR_CELLS):
         from iqa_checks.errors import IqaChecksError
         from iqa_checks.settings import check
@@ -416,32 +425,34 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    config = _CONTROLLER.get("config")
-    if config is None or _is_worker(config):
-        return
-    run = config.stash[_STATE]
-    row = getattr(report, "iqa_row", None)
-    if row is not None:
-        run.rows.append(row)
-    plan = getattr(report, "iqa_plan", None)
-    if plan is not None:
-        run.planned.append(plan)
-        return
-    run.infrastructure_errors += bool(getattr(report, "iqa_infrastructure", False))
-    if run.fatal is not None:
-        session = _CONTROLLER["session"]
-        session.shouldfail = session.shouldfail or f"the run ends: {run.fatal}"
-    if report.skipped and _CELL_ID.search(report.nodeid) and isinstance(report.longrepr, tuple):
-        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
-        run.absent[reason] = report.nodeid
+class _Collector:
+    """Gathers what the tests report, in the process that shows the summary."""
 
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.session: pytest.Session | None = None
 
-_CONTROLLER: dict[str, Any] = {}
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self.session = session
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        run = self.run
+        row, plan = getattr(report, "iqa_row", None), getattr(report, "iqa_plan", None)
+        if row is not None:
+            run.rows.append(row)
+        if plan is not None:
+            run.planned.append(plan)
+        elif report.skipped and _CELL_ID.search(report.nodeid):
+            skipped = report.longrepr
+            reason = str(skipped[2] if isinstance(skipped, tuple) else skipped)
+            run.absent[reason.removeprefix("Skipped: ")] = report.nodeid
+        run.infrastructure_errors += bool(getattr(report, "iqa_infrastructure", False))
+        if run.fatal is not None and self.session is not None and not self.session.shouldfail:
+            self.session.shouldfail = f"the run ends: {run.fatal}"
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    _CONTROLLER.update(session=session, config=session.config)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Stop asking at once; what has been answered is kept, and the next run goes on."""
+        self.run.close(finished=False)
 
 
 @pytest.hookimpl(trylast=True)
@@ -452,8 +463,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         and not (session.shouldfail or session.shouldstop)
         and not run.infrastructure_errors
     )
-    if run.asker is not None:
-        run.asker.close(finished=whole)
+    run.close(finished=whole)
     if run.rendezvous:
         Path(run.rendezvous).unlink(missing_ok=True)
     if isinstance(run.start_error, _usage_error()):

@@ -45,6 +45,18 @@ class Image:
     width: int
     height: int
 
+    def read(self) -> bytes:
+        """The file's bytes; `StimulusError` if they are no longer those that were verified."""
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise StimulusError(f"{self.path}: {error.strerror} (it was there before)") from None
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise StimulusError(
+                f"{self.path} changed while the run was going on; start again with the file at rest"
+            )
+        return data
+
 
 @dataclass(frozen=True, slots=True)
 class Rated:

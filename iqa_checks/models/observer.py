@@ -130,7 +130,7 @@ class InProcessObserver:
         )  # fmt: skip
 
     def _reply(self, prompt: Prompt) -> str:
-        images = [image.path.read_bytes() for image in prompt.images]
+        images = [image.read() for image in prompt.images]
         return self._observer.reply(prompt.text, images, repeat=prompt.repeat)
 
     async def close(self) -> None:
