@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -280,8 +281,8 @@ def _cell_notes(candidate: Run, baseline: Run, cell: str, difference: Difference
         notes.append(f"compared on the {difference.n} of {row.n} stimuli that can be.")
     if difference.reason and difference.value is not None:
         notes.append(f"{difference.reason}.")
-    unparsed = _unparsed_changed(row, baseline.row(cell))
-    return notes + ([unparsed] if unparsed else [])
+    told = (_unparsed_changed(row, baseline.row(cell)), _trials_changed(candidate, baseline, cell))
+    return notes + [note for note in told if note]
 
 
 def _unparsed_changed(now: Row, before: Row) -> str | None:
@@ -297,6 +298,33 @@ def _unparsed_changed(now: Row, before: Row) -> str | None:
         f"unusable replies rose from {before.unparsed_rate:.1%} to {now.unparsed_rate:.1%} "
         f"(Fisher's exact test, one-sided p = {p:.2g})."
     )
+
+
+def _trials_changed(candidate: Run, baseline: Run, cell: str) -> str | None:
+    """A fixed design must ask the same trials; an adaptive one must not be asked the baseline's.
+
+    Swiss pairing follows the answers of the model that is asked. The baseline's pairs suit the
+    baseline: asked the same pairs, a release as good scores .04 to .1 lower (docs/gates.md).
+    """
+    now, before = (set(_reply_times(run, cell)) for run in (candidate, baseline))
+    row, record = candidate.row(cell), candidate.records[cell]
+    if not _adaptive(row, record):
+        other = len(now - before)
+        return f"{other} of {len(now)} trials are not the baseline's." if other else None
+    said = [
+        [t.judgement for t in run.records[cell].trials if t.usable] for run in (candidate, baseline)
+    ]
+    if now != before or said[0] == said[1]:
+        return None
+    return "both answered one adaptive trial list, which favours the one that it was made for."
+
+
+def _adaptive(row: Row, record: CellRecord) -> bool:
+    from iqa_checks.protocols import ROUND_ROBIN_LIMIT
+
+    groups = Counter(record.references if row.scenario == "fr" else [""] * row.n)
+    swiss = row.protocol == "double" and row.preset == "sound"
+    return swiss and max(groups.values(), default=0) > ROUND_ROBIN_LIMIT
 
 
 def _run_notes(candidate: Run, baseline: Run) -> list[str]:

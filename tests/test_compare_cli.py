@@ -199,6 +199,25 @@ def test_new_and_orphaned_cells(same):
     assert "versions changed: numpy 2 -> 3" in text
 
 
+def double(run: Run, judgement: str) -> Run:
+    """The run as pairs of neighbours, all answered alike."""
+    row, record = run.rows[0], run.records[run.rows[0].cell]
+    trials = tuple(SavedTrial((k, k + 1), 0, judgement) for k in range(20))
+    changed = {row.cell: replace(record, trials=trials)}
+    return replace(run, rows=(replace(row, protocol="double"),), records=changed)
+
+
+def test_trials_that_should_or_should_not_be_the_same(baseline, same):
+    (line,) = compare_runs(double(same, "first"), double(baseline, "second")).lines
+    assert any("adaptive trial list" in note for note in line.notes)
+    assert not compare_runs(double(same, "first"), double(baseline, "first")).lines[0].notes
+    cell = same.rows[0].cell
+    repeated = tuple(replace(t, repeat=1) for t in same.records[cell].trials[:5])
+    record = replace(same.records[cell], trials=same.records[cell].trials[5:] + repeated)
+    (line,) = compare_runs(replace(same, records={cell: record}), baseline).lines
+    assert line.notes == ("5 of 150 trials are not the baseline's.",)
+
+
 # --- Command line ---------------------------------------------------------------------------------
 
 
