@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-VERSION = 2  # of the generators: other pixels get another folder
+VERSION = 3  # of the generators: other pixels get another folder
 MAX_THREADS = 8
 
 
