@@ -72,7 +72,7 @@ DEFAULT_MARGIN = 0.05
 DEFAULT_POWER = 0.8
 # Standard errors below this are rounding: the two sides do not differ in any stimulus.
 _NO_VARIATION = 1e-9
-# Correlation of the residuals of two releases of one model family (numerics.md, section 6: .64).
+# Correlation of the errors of two releases; their scores then have an SRCC of about .9.
 _RESEMBLANCE = 0.64
 _SYNTHETIC_RELEASES = 40
 _LOST = "the candidate gave all their stimuli one score, the baseline did not"
