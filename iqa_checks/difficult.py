@@ -34,6 +34,8 @@ class DifficultPicks:
     say how many picks differ from a selection without that term, None where it was not compared.
     ``sd_*`` hold the opinion SDs, 0..100, of the picks, of the picks without variance
     normalisation under the same diversity, and of all: what the paper's Fig. 4 shows.
+    ``mos_spread`` is the SD of the picks' MOS over that of all. People agree most at the ends of a
+    scale, so it is often above 1, and a wider range alone raises a correlation.
     """
 
     picks: NDArray[np.intp]
@@ -43,6 +45,7 @@ class DifficultPicks:
     lam: float
     epsilon: float
     preset: str
+    mos_spread: float
     references: tuple[str, ...] = ()
     changed_by_diversity: int | None = None
     changed_by_variance: int | None = None
@@ -66,7 +69,7 @@ class DifficultPicks:
                 f"; mean opinion SD {np.mean(self.sd_picks):.1f}{beside}, "
                 f"{np.mean(self.sd_all):.1f} over all"
             )
-        return text
+        return f"{text}; SD of MOS {self.mos_spread:.2f} times that of all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,11 @@ class _Inputs:
         """(d - q)^2 / (sigma^2 + epsilon), or its numerator alone."""
         squared = (self.expert - self.mos) ** 2
         return squared / (self.sd**2 + epsilon) if normalised else squared
+
+    def spread(self, picks: NDArray[np.intp]) -> float:
+        """SD of the MOS of some stimuli over that of all; 1 where all are equal."""
+        whole = float(np.std(self.mos))
+        return float(np.std(self.mos[picks])) / whole if whole > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,7 @@ def select_difficult(
     picks, objective = select(terms, True)
     found = DifficultPicks(
         picks, objective, inputs.difficulty(epsilon), terms.div, lam, epsilon, preset,
+        inputs.spread(picks),
         warnings=tuple(warnings),
     )  # fmt: skip
     if not compare:
@@ -220,6 +229,7 @@ def select_difficult_by_reference(
     picks, objective, chosen = select(terms, True)
     found = DifficultPicks(
         picks, objective, inputs.difficulty(epsilon), terms.div, lam, epsilon, preset,
+        inputs.spread(picks),
         references=tuple(names[r] for r in chosen),
         warnings=tuple(warnings),
     )  # fmt: skip
