@@ -23,16 +23,13 @@ from iqa_checks.comparison import (
     Difference,
     Goal,
     Method,
-    PlanOption,
     Status,
     compare,
     decide,
     holm,
-    judgement_noise,
-    power_plan,
-    rating_noise,
 )
 from iqa_checks.errors import IqaChecksError, UsageError
+from iqa_checks.power import PlanOption, judgement_noise, power_plan, rating_noise
 from iqa_checks.report.row import Row
 from iqa_checks.report.tables import number
 

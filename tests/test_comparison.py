@@ -20,11 +20,9 @@ from iqa_checks.comparison import (
     compare_trials,
     decide,
     holm,
-    judgement_noise,
     minimum_detectable_drop,
-    power_plan,
-    rating_noise,
 )
+from iqa_checks.power import judgement_noise, power_plan, rating_noise
 from iqa_checks.protocols import Trial
 from tests.benchmarks import study_gate_calibration as study
 

@@ -42,8 +42,8 @@ from iqa_checks.comparison import (
     compare_srcc,
     compare_trials,
     decide,
-    power_plan,
 )
+from iqa_checks.power import power_plan
 from iqa_checks.protocols import (
     Design,
     Judgement,
