@@ -327,7 +327,8 @@ def compare(
     method
         'jackknife': leave one stimulus (or reference) out of both sides at once, Student's t;
         deterministic. 'bootstrap': resample stimuli (or references), the standard error of the
-        difference and the normal distribution; a fitted curve is kept. Pooled SRCC, PLCC only.
+        difference and the normal distribution (references: Student's t); a fitted curve is kept.
+        Pooled SRCC, PLCC only.
     summary
         'pooled': one correlation over all stimuli. 'cluster_mean': the mean over clusters, which
         is the headline of full-reference cells; its test is the paired t over clusters.
@@ -539,7 +540,12 @@ class _Paired:
             missing = f"{n_missing} of {n_drawn}"
             return self.without_interval(values, f"undefined in {missing} resamples")
         z = [_fisher_zs(side[defined], self.n) for side in drawn]
-        return self._on_fisher_z(values, float(np.std(z[0] - z[1], ddof=1)), None)
+        error = float(np.std(z[0] - z[1], ddof=1))
+        if self.n_clusters is None:
+            return self._on_fisher_z(values, error, None)
+        # Few clusters: a resample's variance falls short by (R - 1) / R, and it is itself uncertain.
+        error *= float(np.sqrt(self.n_clusters / (self.n_clusters - 1)))
+        return self._on_fisher_z(values, error, self.n_clusters - 1)
 
     def from_means(self, table: FloatArray, note: str | None) -> Difference:
         """``table``: (2, R) correlations by cluster."""
