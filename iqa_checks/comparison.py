@@ -543,7 +543,7 @@ class _Paired:
         error = float(np.std(z[0] - z[1], ddof=1))
         if self.n_clusters is None:
             return self._on_fisher_z(values, error, None)
-        # Few clusters: a resample's variance falls short by (R - 1) / R, and it is itself uncertain.
+        # A resample's variance falls short by (R - 1) / R, and few clusters leave it uncertain.
         error *= float(np.sqrt(self.n_clusters / (self.n_clusters - 1)))
         return self._on_fisher_z(values, error, self.n_clusters - 1)
 
