@@ -446,7 +446,7 @@ def qbench(folder: Path, splits: int, seed: int) -> Iterator[dict[str, object]]:
         scores, mos = qbench_scores(folder, name)
         yield pairs_of_models(name, scores, mos)
         for size in (60, 150, 300, len(mos) // 2):
-            fewer = splits if size <= 300 else 1
+            fewer = splits if size <= 300 else max(1, splits // 5)
             yield halves(name, scores, mos, size, fewer, seed)
 
 
@@ -456,12 +456,9 @@ def qbench_scores(folder: Path, name: str) -> tuple[dict[str, FloatArray], Float
     for path in sorted(folder.glob(f"raw/*/{name}.json")):
         text = path.read_text(encoding="utf-8").strip().replace("}{", "},{")
         rows = json.loads(f"[{text}]")
-        good, poor = ("logit_good", "logit_poor")
-        if path.parent.name == "instructblip_t5" and "logit_high" in rows[0]:
-            good, poor = ("logit_high", "logit_low")
         tables[path.parent.name] = {
             r["img_path"].rpartition("/")[2]: (
-                float(r[good]) - float(r[poor]), float(r["gt_score"]),
+                float(r["logit_good"]) - float(r["logit_poor"]), float(r["gt_score"]),
             )
             for r in rows
         }  # fmt: skip
@@ -549,7 +546,7 @@ def main() -> int:
     parts = {"single": single, "reference": reference, "comparative": comparative, "plan": plan}
     parser.add_argument("--part", choices=(*parts, "qbench"), required=True)
     parser.add_argument("--pairs", type=int, default=1000, help="simulated pairs a condition")
-    parser.add_argument("--splits", type=int, default=10, help="random halves of the real data")
+    parser.add_argument("--splits", type=int, default=20, help="random halves of the real data")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="append one JSON line per condition")
     given = parser.parse_args()
