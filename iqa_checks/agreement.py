@@ -646,7 +646,9 @@ def _published_fits(x: FloatArray, y: FloatArray) -> FloatArray:
     """Mapped scores of rows, by the fit in the code of Wu et al. 2024.
 
     Unrelated scores have many local optima, some of them saturated; only the same solver from the
-    same start falls into the same ones.
+    same start falls into the same ones. Scores are put on 0..100 first, as theirs are: the
+    solver's steps are relative to a parameter's size, so that scores centred on 0 would leave the
+    location where it starts.
     """
     from scipy.optimize import leastsq
     from scipy.special import expit
@@ -657,6 +659,8 @@ def _published_fits(x: FloatArray, y: FloatArray) -> FloatArray:
     def residual(b: FloatArray, s: FloatArray, o: FloatArray) -> FloatArray:
         return curve(b, s) - o
 
+    low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
+    x = 100.0 * (x - low) / np.where(high > low, high - low, 1.0)
     mapped = np.empty(y.shape)
     for row, (s, opinions) in enumerate(zip(x, y, strict=True)):
         start = (opinions.max(), opinions.min(), s.mean(), max(s.std() / 4, 1e-300))

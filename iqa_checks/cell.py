@@ -256,6 +256,8 @@ def _measured(cell: Cell, asked: tuple[Asked, ...]) -> CellResult:
         scores = np.array(
             [quality.scores[i] if i in compared else np.nan for i in range(len(cell.stimuli))]
         )
+        if cell.preset == "paper":
+            scores = _on_0_to_100(scores, cell.stimuli.references if cell.scenario == "fr" else ())
         bias = quality.position_bias
         expected = len(set(cell.stimuli.references)) if cell.scenario == "fr" else 1
         if quality.n_components > expected:  # references are apart by design
@@ -273,6 +275,18 @@ def _measured(cell: Cell, asked: tuple[Asked, ...]) -> CellResult:
         warnings=tuple(warnings),
         unparsed=dict(sorted(reasons.items())),
     )
+
+
+def _on_0_to_100(scores: NDArray[np.float64], references: Sequence[str]) -> NDArray[np.float64]:
+    """Each reference's scores (all scores where there are none) from worst 0 to best 100."""
+    groups = np.array(references) if references else np.full(len(scores), "")
+    scaled = scores.copy()
+    for group in np.unique(groups):
+        member = groups == group
+        known = scores[member][~np.isnan(scores[member])]
+        if len(known) and known.max() > known.min():
+            scaled[member] = 100 * (scores[member] - known.min()) / (known.max() - known.min())
+    return scaled
 
 
 def _mean_ratings(asked: Sequence[Asked], n: int) -> NDArray[np.float64]:
@@ -308,13 +322,21 @@ def _agreement(cell: Cell, scores: NDArray[np.float64]) -> dict[str, Any]:
                 x, y, references, statistic="plcc", direction=direction, undefined=undefined
             )
     permuted: dict[str, Any] = {"cluster": references, "seed": cell.seed, "summary": summary}
+    n_permutations = 200 if paper else 1000  # a fit of free sign is redone in each
     return {
         "srcc": headline,
         "srcc_pooled": pooled,
         "plcc": plcc,
         "plcc_raw": correlation(x, y, statistic="plcc", mapping="none", cluster=references),
         "krcc": correlation(x, y, statistic="krcc", cluster=references),
-        "chance": chance_level(x, y, statistic=statistic, direction=direction, **permuted),
+        "chance": chance_level(
+            x,
+            y,
+            statistic=statistic,
+            direction=direction,
+            n_permutations=n_permutations,
+            **permuted,
+        ),
         "plcc_chance": chance_level(
             x,
             y,

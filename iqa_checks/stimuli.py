@@ -257,6 +257,7 @@ def _inspect(data: bytes, path: Path, where: str) -> tuple[str, int, int]:
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(io.BytesIO(data)) as image:
                 kind, (width, height) = image.format or "?", image.size
+                kind = "JPEG" if kind == "MPO" else kind  # phones append a second view
                 if kind in SENDABLE and width * height <= MAX_PIXELS:
                     image.verify() if kind == "PNG" else image.load()
     except PIL.Image.DecompressionBombError:
