@@ -37,8 +37,8 @@ class WeightFile:
     """One file a metric loads.
 
     ``name`` is its place inside a weights folder: the bare file name, or for Hugging Face
-    OWNER/REPOSITORY/FILE (OWNER/REPOSITORY for a whole one). ``megabytes`` is its published size,
-    None where that is not known to us.
+    OWNER/REPOSITORY/FILE (OWNER/REPOSITORY for a whole one). ``megabytes`` is its size as
+    published or as its parameters make it, None where neither is known to us.
     """
 
     name: str
