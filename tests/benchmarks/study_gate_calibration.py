@@ -3,6 +3,7 @@
     python tests/benchmarks/study_gate_calibration.py --part single --pairs 1000
     python tests/benchmarks/study_gate_calibration.py --part reference --pairs 1000
     python tests/benchmarks/study_gate_calibration.py --part comparative --pairs 1000
+    python tests/benchmarks/study_gate_calibration.py --part trials --pairs 250
     python tests/benchmarks/study_gate_calibration.py --part plan --pairs 500
     IQA_CHECKS_RATED_DATA=FOLDER python tests/benchmarks/study_gate_calibration.py --part qbench
 
@@ -352,7 +353,7 @@ def stimuli_and_trials(stimuli: Difference, noise: Difference) -> Difference:
 
 
 def run_design(
-    protocol: str, seen: FloatArray, rng: np.random.Generator, number: int
+    protocol: str, seen: FloatArray, rng: np.random.Generator, number: int, noise: float = NOISE
 ) -> tuple[Judged, list[Trial]]:
     """Ask a release the real design's trials; the stimuli's identities depend on ``number``."""
     n = len(seen)
@@ -372,7 +373,7 @@ def run_design(
     given: list[list[float]] = []
     trials = next(design)
     while True:
-        outcomes = answers(trials, seen, rng)
+        outcomes = answers(trials, seen, rng, noise)
         asked += trials
         given += outcomes
         try:
@@ -386,11 +387,11 @@ _CHOICE = {1.0: "first", 0.0: "second", 0.5: "comparable"}
 
 
 def answers(
-    trials: Sequence[Trial], seen: FloatArray, rng: np.random.Generator
+    trials: Sequence[Trial], seen: FloatArray, rng: np.random.Generator, noise: float = NOISE
 ) -> list[list[float]]:
     """Outcomes of each trial's pairs, in the order of `itertools.combinations`."""
     shown = np.array([t.stimuli for t in trials])
-    felt = seen[shown] + NOISE * rng.standard_normal(shown.shape)
+    felt = seen[shown] + noise * rng.standard_normal(shown.shape)
     first, second = np.triu_indices(shown.shape[1], 1)
     gap = felt[:, first] - felt[:, second]
     outcome = np.where(np.abs(gap) < TIE, 0.5, (gap > 0).astype(float))
@@ -414,6 +415,31 @@ def judged_of(
         n_stimuli=n,
         ordered=protocol == "double",
     )
+
+
+def trials(pairs: int, seed: int) -> Iterator[Tally]:
+    """Is resampling trials enough? With noisy judgements, and with nearly reliable ones."""
+    for noise, same, name in itertools.product((NOISE, 0.1), (False, True), ("double", "multiple")):
+        yield trials_condition(name, same, noise, pairs, seed)
+
+
+def trials_condition(protocol: str, same: bool, noise: float, pairs: int, seed: int) -> Tally:
+    what = "the same model asked again" if same else "another model"
+    tally = Tally(f"NR {protocol}, n = 60, {what}, noise {noise:g}")
+    rng = np.random.default_rng([seed, same, len(protocol), round(100 * noise), 5])
+    r = pearson_of(BASELINE_SRCC)
+    for k in range(pairs):
+        y = rng.standard_normal(60)
+        seen = [perceive(y, r, e) for e in two_errors(rng, 60, RESEMBLANCE)]
+        asked = (seen[0], seen[0] if same else seen[1])
+        baseline, candidate = (run_design(protocol, x, rng, k, noise)[0] for x in asked)
+        resampled = compare_trials(candidate, baseline, y, n_resamples=60, seed=k)
+        tally.pairs += 1
+        tally.drops.append(-(resampled.value or 0))
+        tally.count("trials resampled", says_worse(resampled))
+        scores = compare_srcc(candidate.scores(), baseline.scores(), y)
+        tally.count("jackknife of scores", says_worse(scores))
+    return tally
 
 
 # --- Does the power plan keep its promise? --------------------------------------------------------
@@ -543,7 +569,10 @@ def markdown(tally: Tally) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = {"single": single, "reference": reference, "comparative": comparative, "plan": plan}
+    parts = {
+        "single": single, "reference": reference, "comparative": comparative, "trials": trials,
+        "plan": plan,
+    }  # fmt: skip
     parser.add_argument("--part", choices=(*parts, "qbench"), required=True)
     parser.add_argument("--pairs", type=int, default=1000, help="simulated pairs a condition")
     parser.add_argument("--splits", type=int, default=20, help="random halves of the real data")
