@@ -105,19 +105,22 @@ class _Rows:
 
     def __init__(self, features: NDArray[np.floating], order: NDArray[np.intp]) -> None:
         self.features, self.order = features, order
-        self._blocks: dict[int, Features] = {}
-        self._n_kept = max(1, KEPT_BYTES // (4 * BLOCK * features.shape[1]))
+        n_kept = max(1, KEPT_BYTES // (4 * BLOCK * features.shape[1]))
+        # One array rather than one per block: numpy asks for huge pages for it.
+        self._kept = np.empty((min(n_kept * BLOCK, len(order)), features.shape[1]), np.float32)
+        self._filled: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.order)
 
     def block(self, k: int) -> Features:
-        if k not in self._blocks:
-            unit = _unit(self.features[self.order[k * BLOCK : (k + 1) * BLOCK]])
-            if len(self._blocks) >= self._n_kept:
-                return unit
-            self._blocks[k] = unit
-        return self._blocks[k]
+        start, end = k * BLOCK, min((k + 1) * BLOCK, len(self))
+        if end > len(self._kept):
+            return _unit(self.features[self.order[start:end]])
+        if k not in self._filled:
+            self._kept[start:end] = _unit(self.features[self.order[start:end]])
+            self._filled.add(k)
+        return self._kept[start:end]
 
     def row(self, place: int) -> Features:
         only: Features = _unit(self.features[self.order[place]][None])[0]
