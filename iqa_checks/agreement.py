@@ -445,6 +445,8 @@ def chance_level(
     codes = _cluster_codes(cluster, len(x))
     if summary == "cluster_mean" and codes is None:
         raise ValueError("summary='cluster_mean' needs cluster")
+    if len(x) < 3:
+        return ChanceLevel(None, None, None, level, None, n_permutations, _why_undefined(x, y))
     parts = _members(codes) if summary == "cluster_mean" else [np.arange(len(x))]
     observed = _summary(measure, x, y, parts, np.arange(len(x))[None])
     if np.isnan(observed[0]):

@@ -260,7 +260,11 @@ def _selected(
     """Test stimuli and held-out exemplars, both decided by scores, names and seed alone."""
     import numpy as np
 
-    from iqa_checks.selection import select_exemplars, select_uniform
+    from iqa_checks.selection import (
+        select_exemplars,
+        select_uniform,
+        select_uniform_by_reference,
+    )
 
     rows = sorted(rows, key=lambda row: (str(row.path), str(row.reference)))
     pool = list(range(len(rows)))
@@ -273,7 +277,13 @@ def _selected(
     rest = [row for k, row in enumerate(rows) if k not in held]
     limit = source.limit or FULL
     names = [str(row.path) for row in rest]
-    picks = select_uniform(np.array([row.mos for row in rest]), limit, names)
+    mos = np.array([row.mos for row in rest])
+    if scenario == "fr" and limit < len(rest):
+        references = [str(row.reference) for row in rest]
+        n = min(len(set(references)), max(1, limit // 4))  # fewer references, but whole questions
+        picks = select_uniform_by_reference(mos, references, n, limit // n, names, seed=source.seed)
+    else:
+        picks = select_uniform(mos, limit, names)
     return [rest[int(k)] for k in picks], [rows[k] for k in held]
 
 

@@ -5,7 +5,8 @@
     │   └── MissingExtra      an optional package is not installed
     ├── StimulusError         an image, a table of ratings or a data set is not usable
     │   └── StimuliAbsent     a data set is not at hand: the cell skips and says what to get
-    ├── DesignError           too few stimuli for a protocol, or for its exemplars
+    ├── DesignError           too few stimuli for a protocol
+    │   └── ExemplarsAbsent   too few stimuli to hold out exemplars: the cell skips and says so
     ├── InfrastructureError   something between us and the model failed: never a data point
     │   ├── EndpointError     the endpoint refuses or cannot be reached: it ends the run
     │   ├── RequestFailed     one request failed after all its retries
@@ -45,7 +46,11 @@ class StimuliAbsent(StimulusError):
 
 
 class DesignError(IqaChecksError):
-    """Too few stimuli for a protocol, or for its exemplars."""
+    """Too few stimuli for a protocol."""
+
+
+class ExemplarsAbsent(DesignError):
+    """Too few stimuli to hold out exemplars; the message says how many it takes."""
 
 
 class InfrastructureError(IqaChecksError):

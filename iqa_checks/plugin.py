@@ -17,7 +17,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 EXIT_INFRASTRUCTURE = 10  # an endpoint, a store or a budget ended the run; 1 is a failed gate
 _CELL_ID = re.compile(r"\[(fr|nr|difference)-(single|double|multiple)-")
 _STATE = pytest.StashKey["_Run"]()
+_DEFAULTS: dict[str, Any] = {}  # of our options: a run that changes none is checked when it starts
 _ROW = pytest.StashKey[dict[str, Any]]()
 _PLAN = pytest.StashKey[dict[str, Any]]()
 
@@ -63,6 +64,7 @@ class _Run:
     absent: dict[str, str] = field(default_factory=dict)
     rendezvous: str = ""
     serving: bool = False
+    marker_error: str = ""
     closed: bool = False
     n_cells: int = 0
     started_at: float = field(default_factory=time.time)
@@ -114,7 +116,12 @@ class Outcome:
 def pytest_addoption(parser: pytest.Parser) -> None:
     # fmt: off
     group = parser.getgroup("iqa", "image quality checks (iqa_checks)")
-    add = group.addoption
+
+    def add(*names: str, **attributes: Any) -> None:
+        group.addoption(*names, **attributes)
+        option = group.options[-1]
+        _DEFAULTS[option.dest] = option.default
+
     add("--model", "--iqa-model", dest="iqa_model", metavar="MODEL",
         help="name from models.yaml, openai:ID, or observer[:noise=5,...] (default: observer)")
     add("--iqa-base-url", action="append", default=[], metavar="URL",
@@ -211,12 +218,8 @@ def _settings(config: pytest.Config) -> Settings:
         max_unparsed=get("iqa_max_unparsed"),
         strict=get("iqa_strict"),
         alpha=get("iqa_alpha"),
+        out=Path(get("iqa_out")) if get("iqa_out") else None,
     )
-
-
-_ASKS_FOR_CELLS = ("iqa_data", "iqa_sets", "iqa_selection", "iqa_photos", "iqa_model",
-                   "iqa_base_url", "iqa_ratings", "iqa_strategies", "iqa_scale", "iqa_columns",
-                   "iqa_gates", "iqa_min_srcc", "iqa_min_plcc")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -226,7 +229,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STATE] = run = _Run(config)
     if not _is_worker(config):
         config.pluginmanager.register(_Collector(run), "iqa_checks.collector")
-    if not _is_worker(config) and any(config.getoption(name) for name in _ASKS_FOR_CELLS):
+    given = any(config.getoption(name) != default for name, default in _DEFAULTS.items())
+    if given and not _is_worker(config):
         from iqa_checks.errors import IqaChecksError
         from iqa_checks.settings import check
 
@@ -261,13 +265,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     from iqa_checks.datasets import names_for
     from iqa_checks.errors import IqaChecksError
-    from iqa_checks.prompts import load_strategies
+    from iqa_checks.prompts import SCENARIOS, load_strategies
     from iqa_checks.protocols import PROTOCOLS
 
-    scenario = marker.kwargs["scenario"]
     try:
         settings = _settings(metafunc.config)
-        strategies = marker.kwargs.get("strategies") or load_strategies(settings.strategies)
+        known = load_strategies(settings.strategies)
+        scenario: Any = str(marker.kwargs.get("scenario"))
+        strategies = marker.kwargs.get("strategies") or known
+        _known_in_marker(metafunc, "scenario", [scenario], SCENARIOS)
+        _known_in_marker(metafunc, "protocol", marker.kwargs.get("protocols", ()), PROTOCOLS)
+        _known_in_marker(metafunc, "strategy", strategies, known)
         ids = [
             CellId(scenario, protocol, strategy, stimuli)
             for stimuli in marker.kwargs.get("stimuli") or names_for(scenario, settings.source)
@@ -275,8 +283,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for strategy in strategies
         ]
     except IqaChecksError as error:
-        raise pytest.UsageError(str(error)) from None
+        metafunc.config.stash[_STATE].marker_error = str(error)
+        ids = []
     metafunc.parametrize("cell_id", ids, ids=map(str, ids))
+
+
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """A mistake in a suite's marker is the user's: one line, not a traceback of its collection."""
+    error = config.stash[_STATE].marker_error
+    if error:
+        raise pytest.UsageError(error)
+
+
+def _known_in_marker(
+    metafunc: pytest.Metafunc, what: str, given: Iterable[str], known: Iterable[str]
+) -> None:
+    from iqa_checks.errors import known_names
+
+    for name in given:
+        if name not in known:
+            raise known_names(
+                f"{what} in the iqa marker of {metafunc.definition.nodeid}:", name, known
+            )
 
 
 @pytest.hookimpl(trylast=True)
@@ -365,11 +393,10 @@ def cell(cell_id: CellId, stimuli: StimulusSet, pytestconfig: pytest.Config) -> 
 
 
 @pytest.fixture
-def outcome(
-    cell: Cell, observer_model: Asker | None, request: pytest.FixtureRequest, record_property: Any
-) -> Outcome:
+def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureRequest) -> Outcome:
     """The cell, asked and judged. A failure to ask is an error of the test, not a failure."""
     from iqa_checks.cell import run_cell
+    from iqa_checks.errors import ExemplarsAbsent
     from iqa_checks.gate import judge
     from iqa_checks.report.row import row_of
 
@@ -381,7 +408,10 @@ def outcome(
 
         request.node.stash[_PLAN] = plan_line(cell, find_model(settings.model)).plain()
         pytest.skip("planned, not asked")
-    result = run_cell(cell, observer_model)
+    try:
+        result = run_cell(cell, observer_model)
+    except ExemplarsAbsent as error:
+        pytest.skip(str(error))
     verdict = judge(result, settings.gate(cell, max(1, run.n_cells)))
     row = row_of(result, verdict, settings.model)
     request.node.stash[_ROW] = row.plain()
@@ -391,7 +421,7 @@ def outcome(
         ("iqa_unparsed_rate", row.unparsed_rate),
         ("iqa_verdict", row.verdict),
     ):
-        record_property(name, value)
+        request.node.user_properties.append((name, value))
     return Outcome(result, verdict)
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iqa_checks.errors import UsageError
+from iqa_checks.errors import UsageError, known_names
 
 if TYPE_CHECKING:
     from iqa_checks.broker import LocalAsker, Policy
@@ -46,6 +47,7 @@ class Settings:
     max_unparsed: float = 0.1
     strict: bool = False
     alpha: float = 0.05
+    out: Path | None = None
 
     @property
     def identity(self) -> str:
@@ -112,10 +114,21 @@ class Settings:
 
 def check(settings: Settings) -> None:
     """Find a user's mistakes before anything is collected; `UsageError` or `StimulusError`."""
-    from iqa_checks.models import find_model
+    from iqa_checks.models import SIMULATED, find_model
     from iqa_checks.prompts import load_strategies
 
-    find_model(settings.model)
+    spec = find_model(settings.model)
+    if spec.provider in SIMULATED:
+        from iqa_checks.models.observer import make_observer
+
+        make_observer(spec)
+    if settings.scaling != "thurstone_map":
+        from iqa_checks.scaling import SCALINGS
+
+        if settings.scaling not in SCALINGS:
+            raise known_names("scaling method", settings.scaling, SCALINGS)
+    if settings.out is not None and settings.out.exists() and not settings.out.is_dir():
+        raise UsageError(f"--iqa-out {settings.out} is a file; name a folder")
     load_strategies(settings.strategies)
     settings.gate_lines()
     from iqa_checks.datasets import check_source
@@ -133,15 +146,33 @@ def check(settings: Settings) -> None:
         if settings.source.ratings is not None:
             raise UsageError("--iqa-photos and --iqa-ratings: give one; each makes its own sets")
         from_folder(settings.source.photos, settings.source.seed)
-    for name in ("min_srcc", "min_plcc"):
-        least = getattr(settings, name)
-        if least is not None and not -1 < least < 1:
-            raise UsageError(f"{_option(name)} {least:g}: a correlation gate lies in (-1, 1)")
-    for name in ("concurrency", "repeats"):
-        if getattr(settings, name) < 1:
-            raise UsageError(f"{_option(name)} {getattr(settings, name)}: expected at least 1")
-    if not 0 < settings.alpha < 1:
-        raise UsageError(f"--iqa-alpha {settings.alpha:g}: expected a rate between 0 and 1")
+    _check_numbers(settings)
+
+
+def _check_numbers(settings: Settings) -> None:
+    """Every number lies where it makes sense; one that does not is named with its range."""
+    source = settings.source
+    ranges: tuple[tuple[str, float | None, float, float, str], ...] = (
+        ("min_srcc", settings.min_srcc, -1, 1, "a correlation between -1 and 1"),
+        ("min_plcc", settings.min_plcc, -1, 1, "a correlation between -1 and 1"),
+        ("alpha", settings.alpha, 0, 1, "a rate between 0 and 1"),
+        ("timeout", settings.timeout_s, 0, math.inf, "seconds above 0"),
+    )
+    for name, value, low, high, expected in ranges:
+        if value is not None and not low < value < high:
+            raise UsageError(f"{_option(name)} {value:g}: expected {expected}")
+    if not 0 <= settings.max_unparsed <= 1:
+        raise UsageError(f"--iqa-max-unparsed {settings.max_unparsed:g}: expected a share in 0..1")
+    least: tuple[tuple[str, int | None, int], ...] = (
+        ("--seed", settings.seed, 0),
+        ("--iqa-repeats", settings.repeats, 1),
+        ("--iqa-concurrency", settings.concurrency, 1),
+        ("--iqa-budget", settings.budget, 0),
+        ("--iqa-limit", source.limit, 4),
+    )
+    for option, count, fewest in least:
+        if count is not None and count < fewest:
+            raise UsageError(f"{option} {count}: expected at least {fewest}")
 
 
 def _option(name: str) -> str:

@@ -283,25 +283,38 @@ class TestWeights:
 
 
 def _random_weights(name: str, folder: Path, seed: int) -> Path:
-    """The files of an expert with random numbers in them."""
+    """The files of an expert with random numbers in them; unused classifiers take no space."""
     import torch
-    import torchvision
 
     torch.manual_seed(seed)
     folder.mkdir(exist_ok=True)
     if name == "lpips":
-        torch.save(torchvision.models.alexnet().state_dict(), folder / "alexnet-owt-7be5be79.pth")
+        torch.save(_random_backbone("alexnet"), folder / "alexnet-owt-7be5be79.pth")
         heads = {
             f"lin{k}.model.1.weight": torch.rand(1, channels, 1, 1)
             for k, channels in enumerate((64, 192, 384, 256, 256))
         }
         torch.save(heads, folder / "LPIPS_v0.1_alex-df73285e.pth")
     else:
-        torch.save(torchvision.models.vgg16().state_dict(), folder / "vgg16-397923af.pth")
+        torch.save(_random_backbone("vgg16"), folder / "vgg16-397923af.pth")
         channels = 3 + 64 + 128 + 256 + 512 + 512
         heads = {key: torch.rand(1, channels, 1, 1) for key in ("alpha", "beta")}
         torch.save(heads, folder / "DISTS_weights-f5e65c96.pth")
     return folder
+
+
+def _random_backbone(name: str) -> dict[str, object]:
+    import torch
+    import torchvision
+
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in getattr(torchvision.models, name)().state_dict().items()}
+    return {
+        key: torch.randn(shape) * shape[1:].numel() ** -0.5
+        if key.startswith("features")
+        else torch.zeros(1).expand(shape)
+        for key, shape in shapes.items()
+    }
 
 
 def test_stlpips_weights_ride_in_its_package(ladder, tmp_path):

@@ -21,8 +21,8 @@ def settings(tmp_path):
     [
         ({"model": "gpt-99"}, "unknown model 'gpt-99'"),
         ({"model": "observer:noise=much"}, "much"),
-        ({"min_srcc": 1.0}, r"--iqa-min-srcc 1: a correlation gate lies in \(-1, 1\)"),
-        ({"min_plcc": float("nan")}, r"--iqa-min-plcc nan: a correlation gate lies in \(-1, 1\)"),
+        ({"min_srcc": 1.0}, "--iqa-min-srcc 1: expected a correlation"),
+        ({"min_plcc": float("nan")}, "--iqa-min-plcc nan: expected a correlation"),
         ({"concurrency": 0}, "--iqa-concurrency 0: expected at least 1"),
         ({"repeats": 0}, "--iqa-repeats 0: expected at least 1"),
         ({"alpha": 0.0}, "--iqa-alpha 0: expected a rate between 0 and 1"),
@@ -36,7 +36,6 @@ def test_faulty_option_is_a_usage_error(settings, changed, said):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="not checked yet: lift the marker when it is")
 @pytest.mark.parametrize(
     "changed",
     [

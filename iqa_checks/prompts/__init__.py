@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from iqa_checks.errors import DesignError, UsageError, known_names
+from iqa_checks.errors import DesignError, ExemplarsAbsent, UsageError, known_names
 from iqa_checks.protocols import ANSWERS, Answer, Preset, ProtocolName, Trial
 from iqa_checks.stimuli import Image, Stimulus, StimulusSet
 
@@ -133,7 +133,7 @@ def _exemplars(
     needed = n_tests if protocol == "multiple" else N_EXEMPLARS[protocol]
     held_out = stimuli.exemplars
     if len(held_out) < needed:
-        raise DesignError(
+        raise ExemplarsAbsent(
             f"in-context prompts of the {protocol}-stimulus protocol show {needed} exemplars that "
             f"are not tested; {stimuli.name} holds out {len(held_out)}"
         )

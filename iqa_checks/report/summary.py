@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_checks.report.row import SCHEMA_VERSION, Row
 from iqa_checks.report.table1 import TABLE1_FILES, table1, terminal
-from iqa_checks.report.tables import csv_table, markdown_table, terminal_table
+from iqa_checks.report.tables import csv_table, markdown_table, printable, terminal_table
 
 if TYPE_CHECKING:
     from iqa_checks.broker import Totals
@@ -37,10 +37,10 @@ def summary_lines(
             "SRCC beside the paper's Table 1",
             *terminal(table1(ordered), color=color).splitlines(),
         ]
-    lines += [f"note: {note}" for note in _notes(ordered)]
-    lines += [f"warning: {row.cell}: {w}" for row in ordered for w in row.warnings]
-    lines += [f"not measured: {reason}" for reason in sorted(absent)]
-    return lines
+    said = [f"note: {note}" for note in _notes(ordered)]
+    said += [f"warning: {row.cell}: {w}" for row in ordered for w in row.warnings]
+    said += [f"not measured: {reason}" for reason in sorted(absent)]
+    return [*lines, *map(printable, said)]
 
 
 def plan_lines(planned: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from iqa_checks.report.row import Interval, Row
-from iqa_checks.report.tables import number
+from iqa_checks.report.tables import number, printable
 
 _LETTER = {"standard": "S", "in_context": "I", "chain_of_thought": "C"}
 
@@ -46,7 +46,7 @@ class Line:
         if self.source == "chance":
             return "chance (95 %)"
         mark = " (paper)" if self.source == "paper" else ""
-        return f"{self.model}-{_LETTER.get(self.strategy, self.strategy)}{mark}"
+        return printable(f"{self.model}-{_LETTER.get(self.strategy, self.strategy)}{mark}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,8 @@ def paper_tables() -> dict[str, Any]:
 
 
 def _column(row: Row) -> str:
-    return row.stimuli if row.stimuli in paper_tables()["table1"]["columns"] else (
-        f"{row.stimuli} {row.scenario.upper()}"
-    )  # fmt: skip
+    published = row.stimuli in paper_tables()["table1"]["columns"]
+    return printable(row.stimuli if published else f"{row.stimuli} {row.scenario.upper()}")
 
 
 def _own_lines(rows: Sequence[Row], columns: Sequence[str]) -> list[Line]:

@@ -27,6 +27,11 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
+def printable(text: str) -> str:
+    """A name as it may be shown: control characters are spelt out, not obeyed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def number(value: float | None) -> str:
     """ ".812", "-.120", or "-" for what is undefined."""
     if value is None:
@@ -44,7 +49,7 @@ def interval(measured: Interval) -> str:
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
-    return [[read(row) for read in COLUMNS.values()] for row in rows]
+    return [[printable(read(row)) for read in COLUMNS.values()] for row in rows]
 
 
 def terminal_table(rows: Sequence[Row], *, color: bool = False) -> str:
@@ -91,13 +96,21 @@ def csv_table(rows: Sequence[Row]) -> str:
         values = [v for i in intervals for v in (i.value, i.low, i.high)]
         writer.writerow(
             [
-                *(getattr(row, name) for name in plain),
+                *(_csv_text(getattr(row, name)) for name in plain),
                 *values,
                 *(getattr(row, name) for name in rates),
                 row.verdict,
             ]
         )
     return out.getvalue()
+
+
+def _csv_text(value: object) -> object:
+    """A name that a spreadsheet would take for a formula is quoted."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text[:1] in "=+-@" else text
 
 
 TABLE_FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {

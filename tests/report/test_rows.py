@@ -70,7 +70,6 @@ def test_row_holds_plain_python_only(measured_row, scenario, protocol, answers):
     assert (row.srcc.value is None) == (answers is constant)
 
 
-@pytest.mark.xfail(strict=True, reason="chance_level of no scores: lift this when it is undefined")
 @pytest.mark.parametrize(("scenario", "protocol"), CELLS)
 def test_row_of_refusals_holds_plain_python_only(measured_row, scenario, protocol):
     """The emptiest row there is."""
