@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from iqa_checks.report.row import Interval, Row
 from iqa_checks.report.table1 import _LETTER, _escaped, paper_tables
-from iqa_checks.report.tables import number
+from iqa_checks.report.tables import number, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,8 @@ class ExpertRow:
     @property
     def column(self) -> str:
         paper = {c for table in ("table2", "table3") for c in paper_tables()[table]["columns"]}
-        return self.stimuli if self.stimuli in paper else f"{self.stimuli} {self.scenario.upper()}"
+        published = self.stimuli in paper
+        return printable(self.stimuli if published else f"{self.stimuli} {self.scenario.upper()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Line:
 
     @property
     def label(self) -> str:
-        return f"{self.name} (paper)" if self.source == "paper" else self.name
+        return printable(f"{self.name} (paper)" if self.source == "paper" else self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,15 +287,18 @@ def terminal(table: ExpertTable, *, color: bool = False) -> str:
 
 
 def markdown(table: ExpertTable) -> str:
+    def escaped(text: str) -> str:
+        return text.replace("|", "\\|")
+
     lines = [
-        "| | " + " | ".join(table.heads) + " |",
+        "| | " + " | ".join(map(escaped, table.heads)) + " |",
         "|" + " --- |" * (len(table.columns) + 1),
     ]
     for kind, members in table.sections:
         lines.append(f"| *{SECTIONS[kind]}* |" + " |" * len(table.columns))
         for line in members:
             texts = [_starred(f, "**{}**", r"\*") for f in line.figures]
-            lines.append(f"| {line.label} | " + " | ".join(texts) + " |")
+            lines.append(f"| {escaped(line.label)} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
 

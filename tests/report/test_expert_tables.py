@@ -89,6 +89,14 @@ def test_formats_hold_the_same_figures():
     assert {x["model"] for x in lines if x["source"] == "paper"} >= {"niqe", "gpt4v", "q-instruct"}
 
 
+def test_a_hostile_name_breaks_no_table():
+    hostile = "a|b\x1b[31mred\r\nnext"
+    table = table3([row(hostile, 0.5)])
+    assert "\x1b[31m" not in terminal(table) + markdown(table) + latex(table)
+    lines = markdown(table).splitlines()
+    assert {line.replace("\\|", "").count("|") for line in lines} == {4}
+
+
 def test_files_and_what_is_absent():
     assert sorted(expert_table_files(ROWS[:3])) == ["table3.csv", "table3.md", "table3.tex"]
     assert expert_table_files([]) == {}
