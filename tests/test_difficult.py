@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
 
 from iqa_checks import greedy
+from iqa_checks.builtin import builtin_set
 from iqa_checks.difficult import (
     difficulty,
     select_difficult,
     select_difficult_by_reference,
 )
+from iqa_checks.difficult_stimuli import Selecting, difficult_stimuli, opinion_sd
 from iqa_checks.errors import UsageError
 from iqa_checks.gmad import select_gmad
 from iqa_checks.greedy import DIVS, pick_greedily
@@ -260,3 +264,47 @@ def test_gmad_finds_where_an_attacker_tells_apart_what_a_defender_does_not():
 def test_gmad_refuses_what_it_cannot_use(first, second, says):
     with pytest.raises(UsageError, match=says):
         select_gmad(np.array(first, float), np.array(second, float))
+
+
+@pytest.fixture(scope="module")
+def builtin(tmp_path_factory):
+    return builtin_set("fr", tmp_path_factory.mktemp("builtin"), limit=50)
+
+
+def test_a_set_is_reduced_to_its_difficult_samples_by_reference(builtin, tmp_path):
+    how = Selecting(tmp_path, ("psnr",), "offline", n_references=2, per_reference=3, jobs=1)
+    found = difficult_stimuli(builtin, "fr", how)
+    assert len(found.stimuli) == 6
+    assert len(set(found.stimuli.references)) == 2
+    assert set(found.picks.references) == set(found.stimuli.references)
+    assert any("difficult for psnr, features offline" in note for note in found.stimuli.notes)
+    assert found.expert_scores["psnr"].shape == (6,)
+    again = difficult_stimuli(builtin, "fr", how)
+    assert again.stimuli.manifest == found.stimuli.manifest
+
+
+def test_a_set_without_references_uses_the_defaults_that_run_offline(builtin, tmp_path):
+    how = Selecting(tmp_path, embedder="offline", n_images=10, n_folds=5, jobs=1)
+    found = difficult_stimuli(builtin, "nr", how)
+    assert found.experts == ("blur_effect", "noise_sigma")
+    assert len(found.stimuli) == 10
+
+
+def test_absent_clip_weights_are_not_replaced(builtin, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="clip-vit-b-32 needs weights"):
+        difficult_stimuli(builtin, "fr", Selecting(tmp_path, ("psnr",), jobs=1))
+
+
+def test_an_sd_of_the_mean_counts_as_missing(rated_set):
+    stimuli = rated_set([1.0, 2.0, 4.0], scale=(0.0, 5.0), sd_kind="of_the_mean")
+    assert opinion_sd(stimuli) is None
+    rated = replace(
+        stimuli,
+        sd_kind="per_opinion",
+        stimuli=tuple(
+            replace(s, opinion_sd=sd)
+            for s, sd in zip(stimuli.stimuli, (0.5, None, 1.0), strict=True)
+        ),
+    )
+    np.testing.assert_array_equal(opinion_sd(rated), [10.0, np.nan, 20.0])
