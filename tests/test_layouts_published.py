@@ -248,7 +248,6 @@ def turned(orientation: int) -> bytes:
 
 REFUSED = {
     "16-bit grey": (sixteen_bit_grey, "16 bits"),
-    "16-bit color": (sixteen_bit_color, "16 bits"),
     "CMYK": (lambda: encoded(PIL.Image.fromarray(PIXELS).convert("CMYK"), "JPEG"), "CMYK"),
     "animated GIF": (lambda: animated("GIF"), "animated"),
     "animated PNG": (lambda: animated("PNG"), "animated"),
@@ -288,6 +287,12 @@ def test_images_that_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
     stimuli = stimulus_of(tmp_path / "image", SHOWN_AS_THEY_ARE[name]())
     assert check_presentation(stimuli) == ()
     assert quick_problem(tmp_path / "image") == deep_problem(tmp_path / "image") == ""
+
+
+def test_sixteen_bit_color_is_sent_and_noted(tmp_path: Path) -> None:
+    (note,) = check_presentation(stimulus_of(tmp_path / "image.png", sixteen_bit_color()))
+    assert note == "1 images have 16 bits per channel and are sent as they are"
+    assert deep_problem(tmp_path / "image.png") == ""
 
 
 def test_one_transparent_pixel(tmp_path: Path) -> None:

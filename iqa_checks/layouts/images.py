@@ -5,7 +5,8 @@ and what people saw when they rated it cannot be told:
 
 ================  ==============================================================================
 8-bit RGB, grey   sent as it is (decoders agree on grey), palettes too
-16 bits           refused: decoders cut, scale or clip to 8 bits
+16-bit grey       refused: some decoders clip it to white instead of scaling it to 8 bits
+16-bit color      sent as it is and noted: decoders keep the upper 8 bits
 CMYK, YCCK, Lab   refused: decoders disagree on inversion and profile
 alpha             refused unless every pixel is opaque: the background is the decoder's choice
 animated          refused: which frame is judged is undefined
@@ -46,21 +47,24 @@ def check_presentation(stimuli: Iterable[Stimulus]) -> tuple[str, ...]:
 
     Raises `StimulusError` for the first image that breaks a rule.
     """
-    orientations: dict[Path, int] = {}
+    seen: dict[Path, tuple[int, bool]] = {}
     for stimulus in stimuli:
         paths = [path for path in (stimulus.path, stimulus.reference) if path is not None]
         for path in paths:
-            if path not in orientations:
-                orientations[path] = _orientation_of_presentable(path)
-        if len({orientations[path] for path in paths}) > 1:
+            if path not in seen:
+                seen[path] = _presentable(path)
+        if len({seen[path][0] for path in paths}) > 1:
             raise StimulusError(
                 f"{stimulus.path} and its reference {stimulus.reference} carry different EXIF "
                 "orientations: some endpoints would turn one of them; store both upright"
             )
-    turned = sum(orientation != 1 for orientation in orientations.values())
-    if not turned:
-        return ()
-    return (f"{turned} images carry an EXIF rotation and are sent as they are",)
+    turned = sum(orientation != 1 for orientation, _ in seen.values())
+    deep = sum(sixteen for _, sixteen in seen.values())
+    notes = (
+        (turned, f"{turned} images carry an EXIF rotation and are sent as they are"),
+        (deep, f"{deep} images have 16 bits per channel and are sent as they are"),
+    )
+    return tuple(note for count, note in notes if count)
 
 
 def quick_problem(path: Path) -> str:
@@ -116,16 +120,19 @@ def _cut_off(path: Path, kind: str, size: int) -> str:
         return "" if mark in file.read() else f"cut off: a whole {kind} file ends with its end mark"
 
 
-def _orientation_of_presentable(path: Path) -> int:
+def _presentable(path: Path) -> tuple[int, bool]:
+    """EXIF orientation (1..8), and whether it has 16 bits per channel; `StimulusError` if unfit."""
     import PIL.Image
 
     with PIL.Image.open(path) as image:
+        sixteen = _sixteen_bits(image)
         wrong = _rule_broken(image, look_at_pixels=True)
         told = image.format != "PNG" or "exif" in image.info  # else Pillow decodes to look for it
         orientation = image.getexif().get(ORIENTATION, 1) if told else 1
     if wrong:
         raise StimulusError(f"{path} is {wrong}; what a model would see is undefined: convert it")
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    known = isinstance(orientation, int) and 1 <= orientation <= 8
+    return orientation if known else 1, sixteen
 
 
 def _rule_broken(image: PIL.Image.Image, *, look_at_pixels: bool) -> str:
@@ -136,8 +143,8 @@ def _rule_broken(image: PIL.Image.Image, *, look_at_pixels: bool) -> str:
         return f"animated ({getattr(image, 'n_frames', 0)} frames)"
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         return "partly transparent" if look_at_pixels and _transparent(image) else ""
-    if _sixteen_bits(image):
-        return "an image of 16 bits per channel"
+    if image.mode.startswith("I") or image.mode == "F":
+        return "a grey image of 16 bits or more"
     return "" if image.mode in _PLAIN_MODES else f"an image in {image.mode} colors"
 
 
