@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from iqa_checks import compare, history
-from iqa_checks.baseline import Run, SavedTrial, save
+from iqa_checks.baseline import Run, SavedTrial, record_of, save
+from iqa_checks.cell import Cell, run_cell
 from iqa_checks.compare import Terms, cell_power, compare_runs, power_lines, same_replies
 from iqa_checks.errors import UsageError
+from iqa_checks.gate import Gate, judge
+from iqa_checks.report.row import row_of
 from tests.saved_runs import saved_cell, saved_run, simulated
 
 REFERENCES = [f"r{k // 10}" for k in range(150)]
@@ -71,6 +74,40 @@ def test_full_reference_compares_the_headline():
     (pooled,) = compare_runs(now, before, Terms(statistics=("plcc",))).lines
     assert pooled.difference.candidate == pytest.approx(now.rows[0].plcc.value)
     assert pooled.difference.df == 14
+
+
+@pytest.mark.parametrize("preset", ["sound", "paper"])
+@pytest.mark.parametrize("scenario", ["fr", "nr"])
+@pytest.mark.parametrize("protocol", ["single", "double"])
+def test_measured_cells_are_compared_by_their_headline(
+    preset, scenario, protocol, rated_set, asker
+):
+    """From `run_cell` to the table: the figures of both rows, whatever the preset."""
+    references = [f"r{k // 6}" for k in range(24)]
+    stimuli = rated_set(
+        np.tile(np.linspace(5, 95, 6), 4) + np.arange(24) / 9, references=references
+    )
+
+    def says(worths: list[float], _prompt: object) -> str:
+        if protocol == "single":
+            return f"Score: {round(worths[0])}"
+        return "Answer: " + ("first" if worths[0] > worths[1] else "second")
+
+    def measured(seed: int) -> Run:
+        noise = np.random.default_rng(seed).normal(0, 25, 24)
+        worth = {
+            s.image.sha256: float(np.clip(s.mos + e, 0, 100))
+            for s, e in zip(stimuli.stimuli, noise, strict=True)
+        }
+        cell = Cell(stimuli, scenario, protocol, preset=preset)
+        result = run_cell(cell, asker(worth.__getitem__, says))
+        row = row_of(result, judge(result, Gate()), "fake")
+        return saved_run((row, record_of(result)), preset=preset)
+
+    before, now = measured(0), measured(1)
+    for line in compare_runs(now, before, Terms(statistics=("srcc", "plcc"))).lines:
+        figures = [getattr(run.rows[0], line.statistic.lower()).value for run in (now, before)]
+        assert figures == pytest.approx([line.difference.candidate, line.difference.baseline])
 
 
 def test_few_references_are_inconclusive():
