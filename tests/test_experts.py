@@ -423,6 +423,30 @@ class TestScoring:
         assert len(CALLS) == 400 - len(before)
         np.testing.assert_array_equal(values[:, 0], np.arange(400))
 
+    def test_two_runs_at_once_compute_each_image_once(self, tmp_path):
+        script = textwrap.dedent(
+            """
+            import sys, time
+            from pathlib import Path
+            from iqa_checks.experts.computing import Item, Opener, Where, compute_once
+            folder = Path(sys.argv[1])
+            def logged():
+                def one(path, reference):
+                    time.sleep(0.01)
+                    with open(folder / "calls", "a") as file:
+                        file.write(path.name + "\\n")
+                    return (float(path.name),)
+                return one
+            items = [Item(str(k), Path(str(k))) for k in range(60)]
+            values = compute_once(items, Opener(logged), {}, Where(folder, jobs=1), name="t")
+            assert values[:, 0].tolist() == list(range(60))
+            """
+        )
+        runs = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(2)]
+        assert [run.wait(60) for run in runs] == [0, 0]
+        calls = (tmp_path / "calls").read_text().split()
+        assert sorted(calls, key=int) == [str(k) for k in range(60)]
+
 
 CALLS: list[str] = []
 
