@@ -500,7 +500,7 @@ def _trial(stimuli: Sequence[Any], repeat: Any, judgement: Any, replied_at: Any)
 def _judgement(said: Any) -> float | str | tuple[int, ...] | dict[str, str]:
     if isinstance(said, dict):
         return {"unparsed": str(said["unparsed"])}
-    if isinstance(said, list):
+    if isinstance(said, (list, tuple)):
         return tuple(int(rank) for rank in said)
     if isinstance(said, str):
         if said not in _CHOICES:

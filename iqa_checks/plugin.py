@@ -17,7 +17,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from iqa_checks.settings import Settings
     from iqa_checks.stimuli import StimulusSet
 
-EXIT_INFRASTRUCTURE = 10  # an endpoint, a store or a budget ended the run; 1 is a failed gate
+EXIT_INFRASTRUCTURE = 10  # an endpoint or a store ended the run; 1 is a failed gate
+EXIT_BUDGET = 11
 _CELL_ID = re.compile(r"\[(fr|nr|difference)-(single|double|multiple)-")
 _STATE = pytest.StashKey["_Run"]()
 _DEFAULTS: dict[str, Any] = {}  # of our options: a run that changes none is checked when it starts
 _ROW = pytest.StashKey[dict[str, Any]]()
+_RECORD = pytest.StashKey[dict[str, Any]]()
 _PLAN = pytest.StashKey[dict[str, Any]]()
 
 
@@ -60,6 +62,7 @@ class _Run:
     start_error: Exception | None = None
     infrastructure_errors: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
     planned: list[dict[str, Any]] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     rendezvous: str = ""
@@ -67,6 +70,9 @@ class _Run:
     marker_error: str = ""
     closed: bool = False
     n_cells: int = 0
+    n_skipped: int = 0
+    n_deselected: int = 0
+    summary: list[str] = field(default_factory=list)
     started_at: float = field(default_factory=time.time)
     stimuli: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -167,6 +173,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--iqa-strict", action="store_true", help="fail on INCONCLUSIVE")
     add("--iqa-alpha", type=float, default=0.05, metavar="X", help="false-alarm rate of a run")
     add("--iqa-cache", metavar="DIR", help="folder for generated images")
+    add("--iqa-save", metavar="NAME", help="save the run as the next numbered baseline NAME")
+    add("--iqa-save-partial", action="store_true", help="save a partial or failed run too")
+    add("--iqa-compare", metavar="NAME|N|FILE", help="fail on cells significantly worse than it")
+    add("--iqa-storage", default=".iqa/baselines", metavar="DIR", help="folder of baselines")
+    add("--iqa-goal", choices=("regression", "non_inferiority", "superiority"),
+        default="regression", help="what the comparison must show")
+    add("--iqa-margin", type=float, default=0.05, metavar="X",
+        help="a drop of SRCC that matters (default 0.05)")
+    add("--iqa-power", type=float, metavar="DROP",
+        help="with --iqa-compare: what it takes to see that drop; asks nothing")
     add("--iqa-plan", action="store_true", help="show what would be asked and ask nothing")
     add("--iqa-out", metavar="DIR", help="write results.json, results.md and results.csv there")
 
@@ -219,6 +235,10 @@ def _settings(config: pytest.Config) -> Settings:
         strict=get("iqa_strict"),
         alpha=get("iqa_alpha"),
         out=Path(get("iqa_out")) if get("iqa_out") else None,
+        compare=get("iqa_compare"),
+        storage=Path(get("iqa_storage")),
+        goal=get("iqa_goal"),
+        margin=get("iqa_margin"),
     )
 
 
@@ -240,15 +260,37 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from None
 
 
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """In a worker: count for the controller, which collects nothing itself."""
+    config = items[0].config if items else None
+    if config is not None and _is_worker(config):
+        left_out = sum(_CELL_ID.search(item.nodeid) is not None for item in items)
+        config.workeroutput["iqa_deselected"] = left_out  # type: ignore[attr-defined]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """``--iqa-list``: answer and end, before anything is collected."""
+    """``--iqa-list`` and ``--iqa-power``: answer and end, before anything is collected."""
+    if config.getoption("iqa_power") is not None:
+        return _show_power(config, config.getoption("iqa_power"))
     if config.getoption("iqa_list") is None:
         return None
     from iqa_checks.datasets import list_sets
 
     data = config.getoption("iqa_data")
     print("\n".join(list_sets(Path(data) if data else None)))
+    return 0
+
+
+def _show_power(config: pytest.Config, drop: float) -> int:
+    from iqa_checks.errors import IqaChecksError
+    from iqa_checks.release import power
+
+    try:
+        print("\n".join(power(_settings(config), drop)))
+    except IqaChecksError as error:
+        print(f"ERROR: {error}")
+        return int(pytest.ExitCode.USAGE_ERROR)
     return 0
 
 
@@ -395,9 +437,11 @@ def cell(cell_id: CellId, stimuli: StimulusSet, pytestconfig: pytest.Config) -> 
 @pytest.fixture
 def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureRequest) -> Outcome:
     """The cell, asked and judged. A failure to ask is an error of the test, not a failure."""
+    from iqa_checks.baseline import check_cell, record_of
     from iqa_checks.cell import run_cell
     from iqa_checks.errors import ExemplarsAbsent
     from iqa_checks.gate import judge
+    from iqa_checks.release import baseline_of
     from iqa_checks.report.row import row_of
 
     run = request.config.stash[_STATE]
@@ -408,6 +452,9 @@ def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureReq
 
         request.node.stash[_PLAN] = plan_line(cell, find_model(settings.model)).plain()
         pytest.skip("planned, not asked")
+    baseline = baseline_of(settings)
+    if baseline is not None:
+        check_cell(cell, baseline)
     try:
         result = run_cell(cell, observer_model)
     except ExemplarsAbsent as error:
@@ -415,6 +462,7 @@ def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureReq
     verdict = judge(result, settings.gate(cell, max(1, run.n_cells)))
     row = row_of(result, verdict, settings.model)
     request.node.stash[_ROW] = row.plain()
+    request.node.stash[_RECORD] = record_of(result).plain()
     for name, value in (
         ("iqa_srcc", row.srcc.value),
         ("iqa_plcc", row.plcc.value),
@@ -435,6 +483,7 @@ def pytest_runtest_makereport(
     report = yield
     if call.when == "setup":
         report.iqa_row = item.stash.get(_ROW, None)
+        report.iqa_record = item.stash.get(_RECORD, None)
         report.iqa_plan = item.stash.get(_PLAN, None)
     if call.excinfo is not None and "cell_id" in getattr(item, "fixturenames", ()):
         from iqa_checks.errors import (
@@ -470,15 +519,20 @@ class _Collector:
         row, plan = getattr(report, "iqa_row", None), getattr(report, "iqa_plan", None)
         if row is not None:
             run.rows.append(row)
+            run.records[row["cell"]] = getattr(report, "iqa_record", None) or {}
         if plan is not None:
             run.planned.append(plan)
         elif report.skipped and _CELL_ID.search(report.nodeid):
             skipped = report.longrepr
             reason = str(skipped[2] if isinstance(skipped, tuple) else skipped)
             run.absent[reason.removeprefix("Skipped: ")] = report.nodeid
+            run.n_skipped += 1
         run.infrastructure_errors += bool(getattr(report, "iqa_infrastructure", False))
         if run.fatal is not None and self.session is not None and not self.session.shouldfail:
             self.session.shouldfail = f"the run ends: {run.fatal}"
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self.run.n_deselected += sum(_CELL_ID.search(item.nodeid) is not None for item in items)
 
     def pytest_keyboard_interrupt(self) -> None:
         """Stop asking at once; what has been answered is kept, and the next run goes on."""
@@ -496,16 +550,62 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run.close(finished=whole)
     if run.rendezvous:
         Path(run.rendezvous).unlink(missing_ok=True)
-    if isinstance(run.start_error, _usage_error()):
-        session.exitstatus = pytest.ExitCode.USAGE_ERROR
-    elif run.fatal is not None or run.infrastructure_errors:
-        session.exitstatus = EXIT_INFRASTRUCTURE
+    if run.rows and not _is_worker(session.config):
+        session.exitstatus = _conclude(run, int(exitstatus))
+    if run.fatal is not None or run.infrastructure_errors:
+        session.exitstatus = _exit_status_of(run.fatal)
 
 
-def _usage_error() -> type[Exception]:
-    from iqa_checks.errors import UsageError
+def _exit_status_of(error: Exception | None) -> int:
+    """Exit codes by cause, for whoever reads them in CI."""
+    from iqa_checks.errors import BudgetSpent, UsageError
 
-    return UsageError
+    if isinstance(error, UsageError):
+        return int(pytest.ExitCode.USAGE_ERROR)
+    return EXIT_BUDGET if isinstance(error, BudgetSpent) else EXIT_INFRASTRUCTURE
+
+
+def _conclude(run: _Run, exitstatus: int) -> int:
+    """Compare, write and save a run that measured something; returns its exit status."""
+    from iqa_checks.baseline import partial_reasons, save
+    from iqa_checks.compare import markdown, terminal
+    from iqa_checks.errors import IqaChecksError
+    from iqa_checks.release import compared, run_of
+    from iqa_checks.report.annotations import workflow_commands
+    from iqa_checks.report.summary import write_results
+
+    settings, config = run.settings, run.config
+    partial = partial_reasons(
+        exit_status=exitstatus,
+        expected=run.n_cells - run.n_skipped,
+        measured=len(run.rows),
+        deselected=run.n_deselected,
+        limit=settings.source.limit,
+        failed=[row["cell"] for row in run.rows if not row["passed"]],
+    )
+    try:
+        whole = run_of(run.rows, run.records, settings, run.asker, started_at=run.started_at,
+                       partial=partial, folder=config.rootpath)  # fmt: skip
+        comparison = compared(whole, settings)
+        failures: list[str] = []
+        if comparison is not None:
+            run.summary += terminal(comparison).splitlines()
+            failures = [] if comparison.passed else [comparison.status]
+            exitstatus = exitstatus or int(not comparison.passed)
+        if settings.out is not None:
+            text = "" if comparison is None else markdown(comparison)
+            paths = write_results(settings.out, whole, settings, text)
+            run.summary.append("wrote " + ", ".join(map(str, paths)))
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            run.summary += workflow_commands(whole.rows, failures)
+        if config.getoption("iqa_save"):
+            allow = config.getoption("iqa_save_partial")
+            path = save(whole, settings.storage, config.getoption("iqa_save"), allow_partial=allow)
+            run.summary.append(f"saved baseline {path}")
+    except (IqaChecksError, OSError) as error:
+        run.summary.append(f"error: {error}")
+        return exitstatus or int(pytest.ExitCode.USAGE_ERROR)
+    return exitstatus
 
 
 def pytest_terminal_summary(
@@ -514,7 +614,7 @@ def pytest_terminal_summary(
     run = config.stash[_STATE]
     if _is_worker(config) or not (run.rows or run.planned or run.absent or run.asker):
         return
-    from iqa_checks.report.summary import plan_lines, summary_lines, write_results
+    from iqa_checks.report.summary import plan_lines, summary_lines
 
     settings = run.settings
     totals = run.asker.broker.totals if run.asker else None
@@ -524,10 +624,8 @@ def pytest_terminal_summary(
         terminalreporter.write_line(line)
     for line in plan_lines(run.planned):
         terminalreporter.write_line(line)
-    folder = config.getoption("iqa_out")
-    if folder:
-        paths = write_results(Path(folder), run.rows, settings, totals, run.started_at)
-        terminalreporter.write_line("wrote " + ", ".join(str(path) for path in paths))
+    for line in run.summary:
+        terminalreporter.write_line(line)
 
 
 # --- xdist -------------------------------------------------------------------------------------
@@ -546,12 +644,19 @@ class _Xdist:
         node.workerinput["iqa_rendezvous"] = run.rendezvous
         node.workerinput["iqa_local"] = bool(getattr(node.gateway.spec, "popen", False))
 
+    def pytest_testnodedown(self, node: Any) -> None:
+        """What a worker left out of its collection; all workers leave out the same."""
+        run = node.config.stash[_STATE]
+        left_out = getattr(node, "workeroutput", {}).get("iqa_deselected", 0)
+        run.n_deselected = max(run.n_deselected, left_out)
+
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """Start the broker as soon as a worker has collected a cell."""
         run = node.config.stash[_STATE]
         if run.serving or not any(_CELL_ID.search(name) for name in ids):
             return
         run.serving = True
+        run.n_cells = sum(_CELL_ID.search(name) is not None for name in ids)
         key = secrets.token_hex(32)
         where: dict[str, Any] = {"key": key}
         try:

@@ -17,6 +17,7 @@ from iqa_checks.errors import UsageError, known_names
 if TYPE_CHECKING:
     from iqa_checks.broker import LocalAsker, Policy
     from iqa_checks.cell import Cell
+    from iqa_checks.comparison import Goal
     from iqa_checks.datasets import StimulusSource
     from iqa_checks.gate import Gate
     from iqa_checks.gate_file import GateLine
@@ -48,6 +49,10 @@ class Settings:
     strict: bool = False
     alpha: float = 0.05
     out: Path | None = None
+    compare: str | None = None
+    storage: Path = Path(".iqa/baselines")
+    goal: Goal = "regression"
+    margin: float = 0.05
 
     @property
     def identity(self) -> str:
@@ -147,6 +152,10 @@ def check(settings: Settings) -> None:
             raise UsageError("--iqa-photos and --iqa-ratings: give one; each makes its own sets")
         from_folder(settings.source.photos, settings.source.seed)
     _check_numbers(settings)
+    if settings.compare is not None:
+        from iqa_checks.release import baseline_of
+
+        baseline_of(settings)
 
 
 def _check_numbers(settings: Settings) -> None:
@@ -156,6 +165,7 @@ def _check_numbers(settings: Settings) -> None:
         ("min_srcc", settings.min_srcc, -1, 1, "a correlation between -1 and 1"),
         ("min_plcc", settings.min_plcc, -1, 1, "a correlation between -1 and 1"),
         ("alpha", settings.alpha, 0, 1, "a rate between 0 and 1"),
+        ("margin", settings.margin, 0, 1, "a drop of SRCC between 0 and 1"),
         ("timeout", settings.timeout_s, 0, math.inf, "seconds above 0"),
     )
     for name, value, low, high, expected in ranges:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iqa_checks.report.row import SCHEMA_VERSION, Row
+from iqa_checks.report.row import Row
 from iqa_checks.report.table1 import TABLE1_FILES, table1, terminal
 from iqa_checks.report.tables import csv_table, markdown_table, printable, terminal_table
 
 if TYPE_CHECKING:
+    from iqa_checks.baseline import Run
     from iqa_checks.broker import Totals
     from iqa_checks.settings import Settings
 
@@ -81,30 +80,22 @@ def in_order(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     return sorted(read, key=place)
 
 
-def write_results(
-    folder: Path,
-    rows: Sequence[Mapping[str, Any]],
-    settings: Settings,
-    totals: Totals | None,
-    started_at: float,
-) -> list[Path]:
-    """Write ``results.{json,md,csv}`` and Table 1 as Markdown, CSV and LaTeX."""
-    ordered = in_order(rows)
+def write_results(folder: Path, run: Run, settings: Settings, comparison: str = "") -> list[Path]:
+    """Write ``results.{json,md,csv}`` and Table 1 as Markdown, CSV and LaTeX.
+
+    ``results.json`` is a run as baselines hold it (``data/results.schema.json``); ``comparison``
+    is Markdown that goes below the table of ``results.md``.
+    """
+    from iqa_checks.baseline import dumped
+
+    ordered = run.rows
     folder.mkdir(parents=True, exist_ok=True)
-    document = {
-        "schema": SCHEMA_VERSION,
-        "model": settings.model,
-        "preset": settings.preset,
-        "seed": settings.seed,
-        "started_at": started_at,
-        "versions": _versions(),
-        "replies": asdict(totals) if totals else None,
-        "rows": [row.plain() for row in ordered],
-    }
-    notes = "".join(f"- {note}\n" for note in _notes(ordered))
+    notes = "".join(f"- {printable(note)}\n" for note in _notes(ordered))
     text = f"{headline(settings)}\n\n{markdown_table(ordered)}\n{notes}"
+    if comparison:
+        text += f"\n{comparison}\n"
     files = {
-        "results.json": json.dumps(document, indent=1, allow_nan=False) + "\n",
+        "results.json": dumped(run),
         "results.md": text,
         "results.csv": csv_table(ordered),
     }
@@ -120,7 +111,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(f"{row.stimuli}: {note}" for row in rows for note in row.notes))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     packages = ("iqa_checks", "numpy", "scipy", "pillow", "openai", "pytest")

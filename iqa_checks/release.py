@@ -1,0 +1,102 @@
+"""A run beside an earlier release: what ``--iqa-save`` and ``--iqa-compare`` do.
+
+The baseline is read, and refused, before anything is asked; each cell is held against it before
+its first question; the comparison itself waits for all cells, since Holm's correction needs them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iqa_checks.baseline import CellRecord, Run, current_commit, find, read
+from iqa_checks.compare import RunComparison, Terms, compare_runs, power_lines
+from iqa_checks.errors import UsageError
+
+if TYPE_CHECKING:
+    from iqa_checks.broker import LocalAsker
+    from iqa_checks.settings import Settings
+
+
+def baseline_of(settings: Settings) -> Run | None:
+    """The baseline of ``--iqa-compare``; `UsageError` where this run could not be compared."""
+    if settings.compare is None:
+        return None
+    baseline = _read(find(settings.compare, settings.storage))
+    for name in ("preset", "seed"):
+        now, before = getattr(settings, name), getattr(baseline, name)
+        if now != before:
+            raise UsageError(
+                f"--iqa-compare {baseline.title}: its {name} is {before}, this run's {now}; "
+                f"give the same, or save a new baseline"
+            )
+    return baseline
+
+
+@cache
+def _read(path: Path) -> Run:
+    return read(path)
+
+
+def run_of(
+    rows: Sequence[Mapping[str, Any]],
+    records: Mapping[str, Mapping[str, Any]],
+    settings: Settings,
+    asker: LocalAsker | None,
+    *,
+    started_at: float,
+    partial: Sequence[str],
+    folder: Path,
+) -> Run:
+    """The whole run as one record: what is written, saved and compared."""
+    from iqa_checks.models import find_model
+    from iqa_checks.report.summary import in_order, versions
+
+    totals = None if asker is None else asker.broker.totals
+    price = find_model(settings.model).price_per_million
+    cost = None
+    if totals is not None and price is not None:
+        cost = (totals.prompt_tokens * price[0] + totals.completion_tokens * price[1]) / 1e6
+    return Run(
+        model=settings.model,
+        fingerprint=None if asker is None else asker.broker.backend.fingerprint,
+        preset=settings.preset,
+        seed=settings.seed,
+        rows=tuple(in_order(rows)),
+        records={cell: CellRecord.from_plain(dict(plain)) for cell, plain in records.items()},
+        started_at=started_at,
+        saved_at=time.time(),
+        replies=None if totals is None else asdict(totals),
+        cost=cost,
+        commit=current_commit(folder),
+        versions=versions(),
+        partial=tuple(partial),
+    )
+
+
+def compared(run: Run, settings: Settings) -> RunComparison | None:
+    """The run held against its baseline; None without ``--iqa-compare`` or without cells."""
+    baseline = baseline_of(settings)
+    if baseline is None or not run.rows:
+        return None
+    terms = Terms(
+        goal=settings.goal,
+        margin=settings.margin,
+        alpha=settings.alpha,
+        strict=settings.strict,
+    )
+    return compare_runs(run, baseline, terms)
+
+
+def power(settings: Settings, drop: float) -> list[str]:
+    """``--iqa-power``: what the baseline's size can see, and what would see ``drop``."""
+    baseline = baseline_of(settings)
+    if baseline is None:
+        raise UsageError("--iqa-power needs the baseline to plan from: add --iqa-compare NAME")
+    if not 0 < drop < 1:
+        raise UsageError(f"--iqa-power {drop:g}: expected a drop of SRCC between 0 and 1")
+    return power_lines(baseline, drop, alpha=settings.alpha)
