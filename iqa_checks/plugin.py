@@ -351,7 +351,7 @@ def _known_in_marker(
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    cells = [item for item in session.items if "cell_id" in getattr(item, "fixturenames", ())]
+    cells = [item for item in session.items if _CELL_ID.search(item.nodeid)]
     session.config.stash[_STATE].n_cells = len(cells)
     if cells and not _is_worker(session.config) and not session.config.option.collectonly:
         _announce(session.config, [item.nodeid for item in cells])

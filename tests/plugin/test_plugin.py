@@ -169,7 +169,10 @@ def test_files_are_equal_with_and_without_workers(run, repository, rated):
         if name == "results.json":
             documents = [json.loads(text) for text in texts]
             for document in documents:
-                del document["started_at"]
+                for name in ("started_at", "saved_at", "checksum"):
+                    del document[name]
+                for record in document["records"].values():
+                    record["trials"] = [trial[:3] for trial in record["trials"]]  # no reply times
             assert documents[0] == documents[1]
             assert documents[0]["replies"]["new"] > 0
         else:

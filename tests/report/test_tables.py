@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from iqa_checks.baseline import Run
 from iqa_checks.report.row import Interval, Row
 from iqa_checks.report.summary import in_order, summary_lines, write_results
 from iqa_checks.report.tables import COLUMNS, TABLE_FORMATS, csv_table, interval, number, printable
@@ -137,13 +138,16 @@ def test_summary_tells_notes_once_warnings_per_cell_and_what_is_absent(row, sett
 
 def test_results_are_written_and_read_back(row, settings, tmp_path):
     """JSON holds the rows exactly; undefined is null; the folder is made."""
-    rows = [row, replace(row, protocol="single", srcc=UNDEFINED)]
+    rows = (row, replace(row, protocol="single", srcc=UNDEFINED))
     folder = tmp_path / "new" / "out"
-    paths = write_results(folder, [r.plain() for r in rows], settings, None, 0.0)
+    run = Run("observer", None, "sound", 0, rows, {}, started_at=0.0, saved_at=1.0)
+    paths = write_results(folder, run, settings, "compared with v1")
     assert {path.name for path in paths} >= {"results.json", "results.md", "results.csv"}
     document = json.loads((folder / "results.json").read_text())
-    assert [Row.from_plain(plain) for plain in document["rows"]] == rows[::-1]
-    assert document["rows"][0]["srcc"]["value"] is None
+    assert [Row.from_plain(plain) for plain in document["rows"]] == list(rows)
+    assert document["rows"][1]["srcc"]["value"] is None
     assert (document["model"], document["schema"]) == ("observer", 1)
-    assert "- builtin: a note" in (folder / "results.md").read_text()
+    text = (folder / "results.md").read_text()
+    assert "- builtin: a note" in text
+    assert text.endswith("compared with v1\n")
     assert len(list(csv.DictReader((folder / "results.csv").open(newline="")))) == 2
