@@ -23,11 +23,18 @@ if TYPE_CHECKING:
     from iqa_checks.cell import Cell as Cell
     from iqa_checks.cell import CellResult as CellResult
     from iqa_checks.cell import run_cell as run_cell
+    from iqa_checks.comparison import compare_plcc as compare_plcc
+    from iqa_checks.comparison import compare_srcc as compare_srcc
     from iqa_checks.datasets import load_dataset as load_dataset
+    from iqa_checks.difficult import select_difficult as select_difficult
+    from iqa_checks.difficult import (
+        select_difficult_by_reference as select_difficult_by_reference,
+    )
     from iqa_checks.errors import IqaChecksError as IqaChecksError
     from iqa_checks.gate import Gate as Gate
     from iqa_checks.gate import Verdict as Verdict
     from iqa_checks.gate import judge as judge
+    from iqa_checks.gmad import select_gmad as select_gmad
     from iqa_checks.layouts import RatingTable as RatingTable
     from iqa_checks.layouts import load_ratings as load_ratings
     from iqa_checks.parsing import parse_reply as parse_reply
@@ -46,9 +53,12 @@ _HOMES = {
     "agreement": ("Correlation", "krcc", "plcc", "rmse", "srcc"),
     "broker": ("open_asker",),
     "cell": ("Cell", "CellResult", "run_cell"),
+    "comparison": ("compare_plcc", "compare_srcc"),
     "datasets": ("load_dataset",),
+    "difficult": ("select_difficult", "select_difficult_by_reference"),
     "errors": ("IqaChecksError",),
     "gate": ("Gate", "Verdict", "judge"),
+    "gmad": ("select_gmad",),
     "layouts": ("RatingTable", "load_ratings"),
     "parsing": ("parse_reply",),
     "protocols": ("Preference", "Ranking", "Rating", "Unparsed"),
