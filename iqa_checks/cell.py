@@ -76,8 +76,9 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Stable and readable: "fr-double-standard-builtin"."""
-        return f"{self.scenario}-{self.protocol}-{self.strategy}-{self.stimuli.name}"
+        """Stable and readable: "fr-double-standard-builtin", "...-difficult"."""
+        selected = "-difficult" if self.selection == "difficult" else ""
+        return f"{self.scenario}-{self.protocol}-{self.strategy}-{self.stimuli.name}{selected}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,27 @@ from iqa_checks.stimuli import (
 
 if TYPE_CHECKING:
     from iqa_checks.prompts import Scenario
+    from iqa_checks.protocols import Preset
 
 QUICK, FULL = 30, 150
 N_EXEMPLARS = 4
+EVERYTHING = 1_000_000  # more than any set holds
 OWN = "ratings"
+
+
+@dataclass(frozen=True, slots=True)
+class Difficult:
+    """``--iqa-selection difficult``: by which experts and features (Eqs. 3-5).
+
+    ``experts`` empty: the set's own pair. ``embedder`` empty: the offline one for built-in sets
+    and photographs, CLIP for all others. ``weights`` is a folder of weight files.
+    """
+
+    experts: tuple[str, ...] = ()
+    embedder: str = ""
+    weights: Path | None = None
+    device: str = "cpu"
+    preset: Preset = "sound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +61,8 @@ class StimulusSource:
     ``columns``, ``scale``, ``polarity``, ``attribute`` and ``resize`` are for the table of
     ratings. ``limit`` bounds the stimuli of a cell; None is the default of each kind of set.
     ``data`` is the folder of published sets, ``whole`` refuses a partial one, ``sets`` names those
-    to judge (all where empty), ``selections`` the lists that choose stimuli (`selection_file`).
+    to judge (all where empty), ``selections`` the lists that choose stimuli (`selection_file`);
+    ``difficult`` chooses difficult samples instead of uniform ones.
     """
 
     cache_dir: Path
@@ -62,6 +80,7 @@ class StimulusSource:
     whole: bool = False
     sets: tuple[str, ...] = ()
     selections: tuple[str, ...] = ()
+    difficult: Difficult | None = None
 
 
 def names_for(scenario: Scenario, source: StimulusSource) -> list[str]:
@@ -196,7 +215,40 @@ def stimuli_for(name: str, scenario: Scenario, source: StimulusSource) -> Stimul
         The set is not at hand, or has no references where the scenario needs them.
     StimulusError
         The table or an image is not usable.
+    UsageError
+        Difficult samples were asked for, and an expert or the embedder lacks its weights.
     """
+    if source.difficult is None:
+        return _uniform(name, scenario, source)
+    everything = replace(source, limit=EVERYTHING)
+    return _difficult(_uniform(name, scenario, everything), scenario, source, source.difficult)
+
+
+def _difficult(
+    candidates: StimulusSet, scenario: Scenario, source: StimulusSource, how: Difficult
+) -> StimulusSet:
+    """The difficult samples among ``candidates``: as many as a uniform selection would have."""
+    from iqa_checks.builtin import NAMES
+    from iqa_checks.difficult_stimuli import Selecting, difficult_stimuli
+
+    n = source.limit or (FULL if source.full or candidates.name == OWN else QUICK)
+    n_references, per_reference = (15, 10) if n >= FULL else (5, max(2, n // 5))
+    offline = candidates.name in NAMES
+    selecting = Selecting(
+        cache_dir=source.cache_dir,
+        experts=how.experts,
+        embedder=how.embedder or ("offline" if offline else "clip-vit-b-32"),
+        n_images=min(n, len(candidates)),
+        n_references=min(n_references, len(set(candidates.references))),
+        per_reference=per_reference,
+        weights_dir=how.weights,
+        device=how.device,
+        preset=how.preset,
+    )
+    return difficult_stimuli(candidates, scenario, selecting).stimuli
+
+
+def _uniform(name: str, scenario: Scenario, source: StimulusSource) -> StimulusSet:
     from iqa_checks.builtin import NAMES, builtin_set
 
     if name in NAMES:

@@ -27,6 +27,7 @@ import pytest
 if TYPE_CHECKING:
     from iqa_checks.broker import Asker, LocalAsker
     from iqa_checks.cell import Cell, CellResult
+    from iqa_checks.datasets import Difficult
     from iqa_checks.gate import Verdict
     from iqa_checks.settings import Settings
     from iqa_checks.stimuli import StimulusSet
@@ -143,9 +144,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--iqa-data", metavar="DIR", help="folder of published data sets, or one set's own folder")
     add("--iqa-whole", action="store_true", help="refuse a published set that is not complete")
     add("--iqa-sets", default="", metavar="NAME,...", help="judge these stimulus sets only")
-    add("--iqa-selection", action="append", default=[], metavar="[NAME=]FILE|DIR",
-        help="list of the stimuli to use, as FR_KADID_sampled_uniform.txt; several times")
-    add("--iqa-list", choices=("sets",), help="list the stimulus sets and what is at hand, and end")
+    add("--iqa-selection", action="append", default=[], metavar="difficult|[NAME=]FILE|DIR",
+        help="difficult samples (Eqs. 3-5), or a list such as FR_KADID_sampled_uniform.txt")
+    add("--iqa-experts", default="", metavar="A,B", help="experts that select difficult samples")
+    add("--iqa-embedder", default="", metavar="NAME", help="their features: clip-vit-b-32, offline")
+    add("--iqa-weights", metavar="DIR", help="folder of the weight files of experts and CLIP")
+    add("--iqa-device", default="cpu", metavar="DEVICE", help="where experts run (default cpu)")
+    add("--iqa-list", choices=("sets", "models", "experts", "strategies"),
+        help="list what there is, and end")
     add("--iqa-photos", metavar="DIR",
         help="folder of pristine photographs: makes the built-in sets from them, no ratings needed")
     add("--iqa-full", action="store_true", help="150 stimuli a set instead of 30")
@@ -210,7 +216,8 @@ def _settings(config: pytest.Config) -> Settings:
         data=Path(get("iqa_data")) if get("iqa_data") else None,
         whole=get("iqa_whole"),
         sets=tuple(name.strip() for name in get("iqa_sets").split(",") if name.strip()),
-        selections=tuple(get("iqa_selection")),
+        selections=tuple(s for s in get("iqa_selection") if s != "difficult"),
+        difficult=_difficult(config) if "difficult" in get("iqa_selection") else None,
     )
     policy: Any = "replay" if get("iqa_replay") else "reuse" if get("iqa_reuse") else "ask"
     return Settings(
@@ -275,11 +282,25 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return _show_power(config, config.getoption("iqa_power"))
     if config.getoption("iqa_list") is None:
         return None
-    from iqa_checks.datasets import list_sets
+    from iqa_checks.report.lists import LISTS
 
-    data = config.getoption("iqa_data")
-    print("\n".join(list_sets(Path(data) if data else None)))
+    print("\n".join(LISTS[config.getoption("iqa_list")](_settings(config))))
     return 0
+
+
+def _difficult(config: pytest.Config) -> Difficult:
+    from iqa_checks.datasets import Difficult
+
+    get = config.getoption
+    weights = get("iqa_weights")
+    experts = tuple(filter(None, get("iqa_experts").split(",")))
+    return Difficult(
+        experts,
+        get("iqa_embedder"),
+        Path(weights) if weights else None,
+        get("iqa_device"),
+        get("iqa_preset"),
+    )
 
 
 def _show_power(config: pytest.Config, drop: float) -> int:
@@ -431,6 +452,7 @@ def cell(cell_id: CellId, stimuli: StimulusSet, pytestconfig: pytest.Config) -> 
         seed=settings.seed,
         repeats=settings.repeats,
         strategies=settings.strategies,
+        selection="uniform" if settings.source.difficult is None else "difficult",
     )
 
 

@@ -4,7 +4,7 @@ Uniform selection takes equal steps of rank over the sorted human scores, both e
 released code's issue 1; Wu et al. 2024, section 4.2). The released lists tell how a step between
 two ranks is rounded: to the nearest rank over a whole table (SPAQ, AGIQA-3K, NR-KADID, SPCD: all
 150 scores of each list come out again), downwards inside a reference (FR-KADID, Aug-KADID:
-likewise). Difficult selection (Eqs. 3-5) is to come.
+likewise). Difficult selection (Eqs. 3-5) is in `iqa_checks.difficult`.
 """
 
 from __future__ import annotations

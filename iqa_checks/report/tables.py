@@ -13,7 +13,13 @@ from typing import Any
 from iqa_checks.report.row import Interval, Row
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
-    "stimuli": lambda row: f"{row.stimuli} {row.scenario.upper()}",
+    "stimuli": lambda row: " ".join(
+        [
+            row.stimuli,
+            row.scenario.upper(),
+            *(["difficult"] if row.selection == "difficult" else []),
+        ]
+    ),
     "protocol": lambda row: row.protocol,
     "strategy": lambda row: row.strategy.replace("_", "-"),
     "n": lambda row: str(row.n),
