@@ -17,19 +17,26 @@ if TYPE_CHECKING:
     from iqa_checks.agreement import Correlation
     from iqa_checks.cell import CellResult
 
-Status = Literal["PASS", "ABOVE CHANCE", "INCONCLUSIVE", "FAIL"]
+Status = Literal["PASS", "ABOVE CHANCE", "INCONCLUSIVE", "FAIL", "EXPECTED FAIL"]
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
     """What a cell must reach. ``min_srcc`` and ``min_plcc`` in (-1, 1), None for no such gate.
 
-    ``max_unparsed`` is the largest share of unusable replies. ``strict`` makes INCONCLUSIVE fail.
+    ``max_unparsed`` is the largest share of unusable replies, ``max_tie_rate`` of "comparable"
+    answers, ``min_consistency`` the smallest share of pairs that get the same answer in both
+    orders (all in 0..1), ``max_latency_s`` the largest median time of a new reply, in seconds.
+    ``strict`` makes INCONCLUSIVE fail. ``xfail`` is why a failure is expected, '' where it is not.
     """
 
     min_srcc: float | None = None
     min_plcc: float | None = None
     max_unparsed: float = 0.1
+    max_tie_rate: float | None = None
+    min_consistency: float | None = None
+    max_latency_s: float | None = None
+    xfail: str = ""
     strict: bool = False
     alpha: float = 0.05
     n_cells: int = 1
@@ -51,8 +58,19 @@ class Verdict:
 
 
 def judge(result: CellResult, gate: Gate) -> Verdict:
-    """Hold a cell's result against its gate."""
-    failures = _unparsed(result, gate)
+    """Hold a cell's result against its gate; an expected failure passes and says so."""
+    verdict = _judged(result, gate)
+    if not gate.xfail:
+        return verdict
+    if not verdict.passed:
+        reasons = (f"expected ({gate.xfail}).", *verdict.reasons)
+        return Verdict("EXPECTED FAIL", reasons, True)
+    surprise = f"A failure was expected ({gate.xfail}): take the xfail away if this lasts."
+    return Verdict(verdict.status, (*verdict.reasons, surprise), True)
+
+
+def _judged(result: CellResult, gate: Gate) -> Verdict:
+    failures = [*_unparsed(result, gate), *_manners(result, gate)]
     doubts: list[str] = []
     merits: list[str] = []
     gates = [("SRCC", result.srcc, gate.min_srcc), ("PLCC", result.plcc, gate.min_plcc)]
@@ -78,6 +96,37 @@ def _unparsed(result: CellResult, gate: Gate) -> list[str]:
         f"{rate:.0%} of {len(result.asked)} replies hold no usable answer ({reasons}); "
         f"at most {gate.max_unparsed:.0%} may (--iqa-max-unparsed)."
     ]
+
+
+def _manners(result: CellResult, gate: Gate) -> list[str]:
+    """How the model answered rather than what: ties, order effects, time."""
+    latency = _median_latency_s(result)
+    found: tuple[tuple[str, float | None, float | None, bool], ...] = (
+        ("share of ties", result.tie_rate, gate.max_tie_rate, False),
+        (
+            "share of pairs judged alike in both orders",
+            result.consistency,
+            gate.min_consistency,
+            True,
+        ),
+        ("median seconds of a reply", latency, gate.max_latency_s, False),
+    )
+    failures = []
+    for what, value, limit, at_least in found:
+        if value is None or limit is None:
+            continue
+        if (value < limit) if at_least else (value > limit):
+            bound = "at least" if at_least else "at most"
+            failures.append(f"{what} is {value:.3g}; the gate asks {bound} {limit:g}.")
+    return failures
+
+
+def _median_latency_s(result: CellResult) -> float | None:
+    """Over new replies: a stored one says how fast the model once was."""
+    from statistics import median
+
+    times = [a.reply.latency_s for a in result.asked if a.reply.origin == "new"]
+    return median(times) if times else None
 
 
 def _against_threshold(

@@ -2,7 +2,9 @@
 
     - {stimuli: builtin, scenario: fr, min_srcc: 0.7}
     - {model: "gpt-*", protocol: double, strategy: chain_of_thought, min_srcc: 0.6, min_plcc: 0.6}
-    - {scenario: nr, max_unparsed: 0.02}
+    - {scenario: nr, max_unparsed: 0.02, max_latency_s: 5}
+    - {protocol: double, max_tie_rate: 0.5, min_consistency: 0.7}
+    - {scenario: difference, min_srcc: 0.5, xfail: color differences are beyond every MLLM so far}
 
 A line names cells by model, stimuli, scenario, protocol and strategy (shell patterns, all by
 default) and what they must reach. Where several lines name a cell, the later one decides, value by
@@ -12,6 +14,7 @@ one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -21,7 +24,15 @@ from typing import Any
 from iqa_checks.errors import UsageError, known_names
 
 SELECTORS = ("model", "stimuli", "scenario", "protocol", "strategy")
-LIMITS = ("min_srcc", "min_plcc", "max_unparsed")
+#: what may be asked, and the range that a value must lie in
+LIMITS: dict[str, tuple[float, float]] = {
+    "min_srcc": (-1.0, 1.0),
+    "min_plcc": (-1.0, 1.0),
+    "max_unparsed": (0.0, 1.0),
+    "max_tie_rate": (0.0, 1.0),
+    "min_consistency": (0.0, 1.0),
+    "max_latency_s": (0.0, math.inf),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,7 @@ class GateLine:
     """One line: ``selectors`` are patterns by field, ``limits`` the values by name."""
 
     selectors: Mapping[str, str]
-    limits: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, float | str] = field(default_factory=dict)
 
     def names(self, cell: Mapping[str, str]) -> bool:
         return all(fnmatchcase(cell[name], pattern) for name, pattern in self.selectors.items())
@@ -53,9 +64,9 @@ def read_gates(path: Path, known: Mapping[str, Sequence[str]]) -> tuple[GateLine
     )
 
 
-def limits_for(lines: Sequence[GateLine], cell: Mapping[str, str]) -> dict[str, float]:
+def limits_for(lines: Sequence[GateLine], cell: Mapping[str, str]) -> dict[str, float | str]:
     """The limits of one cell, given its model, stimuli, scenario, protocol and strategy."""
-    limits: dict[str, float] = {}
+    limits: dict[str, float | str] = {}
     for line in lines:
         if line.names(cell):
             limits |= line.limits
@@ -66,10 +77,14 @@ def _line(entry: Any, where: str, known: Mapping[str, Sequence[str]]) -> GateLin
     if not isinstance(entry, dict):
         raise UsageError(f"{where}: expected {{selector: pattern, limit: value}}, got {entry!r}")
     for name in entry:
-        if name not in (*SELECTORS, *LIMITS):
-            raise known_names(f"field in {where}", str(name), (*SELECTORS, *LIMITS))
+        if name not in (*SELECTORS, *LIMITS, "xfail"):
+            raise known_names(f"field in {where}", str(name), (*SELECTORS, *LIMITS, "xfail"))
     selectors = {name: str(entry[name]) for name in SELECTORS if name in entry}
-    limits = {name: _limit(name, entry[name], where) for name in LIMITS if name in entry}
+    limits: dict[str, float | str] = {
+        name: _limit(name, entry[name], where) for name in LIMITS if name in entry
+    }
+    if "xfail" in entry:
+        limits["xfail"] = _reason(entry["xfail"], where)
     if not limits:
         raise UsageError(f"{where} asks nothing: give one of {', '.join(LIMITS)}")
     for name, pattern in selectors.items():
@@ -80,7 +95,13 @@ def _line(entry: Any, where: str, known: Mapping[str, Sequence[str]]) -> GateLin
 
 
 def _limit(name: str, value: Any, where: str) -> float:
-    low, high = (0.0, 1.0) if name == "max_unparsed" else (-1.0, 1.0)
+    low, high = LIMITS[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise UsageError(f"{where}: {name} must be a number in {low:g}..{high:g}, got {value!r}")
     return float(value)
+
+
+def _reason(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{where}: xfail says in words why a failure is expected, got {value!r}")
+    return value.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.stats import norm
 
 from iqa_checks.agreement import ChanceLevel, Correlation, chance_level, correlation
 from iqa_checks.gate import Gate, describe, judge
+from iqa_checks.replies import Reply
 
 UNDEFINED = Correlation(None, None, None, 0.95, 10, reason="all scores are equal")
 
@@ -38,7 +40,12 @@ def result(srcc=None, plcc=None, *, chance_p: float | None = 0.001, unparsed: in
         chance=ChanceLevel(srcc.value, 0.0, 0.3, 0.95, chance_p, 1000),
         unparsed_rate=unparsed / n,
         unparsed={"refusal": unparsed} if unparsed else {},
-        asked=(None,) * n,
+        asked=tuple(
+            SimpleNamespace(reply=Reply("Score: 50", latency_s=k, origin=origin))
+            for k, origin in zip(range(n), itertools.cycle(("new", "new", "reused")))
+        ),
+        tie_rate=0.3,
+        consistency=0.8,
     )
 
 
@@ -194,3 +201,39 @@ def test_descriptions():
     assert describe(Correlation(0.8124, 0.64, 0.905, 0.95, 30)) == "0.812 [0.640, 0.905]"
     assert describe(Correlation(0.8, None, None, 0.95, 3)) == "0.800"
     assert describe(UNDEFINED) == "undefined (all scores are equal)"
+
+
+@pytest.mark.parametrize(
+    ("gate", "status"),
+    [
+        ({"max_tie_rate": 0.3}, "PASS"),
+        ({"max_tie_rate": 0.29}, "FAIL"),
+        ({"min_consistency": 0.8}, "PASS"),
+        ({"min_consistency": 0.81}, "FAIL"),
+        ({"max_latency_s": 9.5}, "PASS"),
+        ({"max_latency_s": 8.9}, "FAIL"),
+    ],
+)
+def test_manners_are_gated(gate, status):
+    """Ties, order effects, and the median time of new replies (9 s here)."""
+    assert verdict(result(), min_srcc=0.5, **gate)[0] == status
+
+
+def test_manners_that_were_not_measured_pass():
+    """A rating has no ties; a replay has no latency."""
+    silent = result()
+    silent.tie_rate = silent.consistency = None
+    silent.asked = ()
+    gate = {"max_tie_rate": 0.0, "min_consistency": 1.0, "max_latency_s": 0.0}
+    assert verdict(silent, min_srcc=0.5, **gate) == ("PASS", True)
+
+
+def test_expected_failure_passes_and_says_so():
+    """It stays visible; when it starts to pass, that is reported too."""
+    poor = judge(result(measured(0.1)), Gate(min_srcc=0.9, xfail="colour is beyond it"))
+    assert (poor.status, poor.passed) == ("EXPECTED FAIL", True)
+    assert "colour is beyond it" in str(poor)
+    assert "significantly below" in str(poor)
+    good = judge(result(measured(0.95)), Gate(min_srcc=0.9, xfail="colour is beyond it"))
+    assert (good.status, good.passed) == ("PASS", True)
+    assert "A failure was expected (colour is beyond it)" in str(good)
