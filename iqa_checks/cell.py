@@ -24,13 +24,14 @@ from iqa_checks.agreement import (
     cluster_mean,
     correlation,
 )
-from iqa_checks.errors import DesignError
+from iqa_checks.errors import DesignError, known_names
 from iqa_checks.parsing import parse_reply
-from iqa_checks.prompts import Prompt, Scenario, Strategy, build_prompt, find_strategy
+from iqa_checks.prompts import SCENARIOS, Prompt, Scenario, Strategy, build_prompt, find_strategy
 from iqa_checks.protocols import (
     ANSWERS,
     LIST_LENGTH,
     PAIR_LIST_LENGTH,
+    PROTOCOLS,
     Design,
     Judgement,
     Preference,
@@ -135,6 +136,12 @@ def run_cell(cell: Cell, model: Asker | str) -> CellResult:
     InfrastructureError
         The model could not be asked. What was answered before is in the reply store.
     """
+    for what, name, known in (
+        ("scenario", cell.scenario, SCENARIOS),
+        ("protocol", cell.protocol, PROTOCOLS),
+    ):
+        if name not in known:
+            raise known_names(what, name, known)
     if isinstance(model, str):
         with _asker(model) as asker:
             return run_cell(cell, asker)
@@ -265,11 +272,15 @@ def _measured(cell: Cell, asked: tuple[Asked, ...]) -> CellResult:
             warnings += quality.warnings
         else:
             warnings += [w for w in quality.warnings if "component" not in w]
+    agreement = _agreement(cell, scores)
+    srcc: Correlation = agreement["srcc"]
+    if srcc.value is not None and srcc.low is None:
+        warnings.append(f"SRCC has no interval, so no gate can fail on it: {srcc.reason}")
     return CellResult(
         cell=cell,
         scores=scores,
         asked=asked,
-        **_agreement(cell, scores),
+        **agreement,
         position_bias=bias,
         consistency=_consistency(asked),
         tie_rate=_tie_rate(asked),

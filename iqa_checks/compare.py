@@ -473,7 +473,7 @@ def markdown(comparison: RunComparison) -> str:
 def _sentences(comparison: RunComparison) -> list[str]:
     said = [
         f"{line.decision.status} {line.cell}: {line.decision.sentence}"
-        for line in comparison.lines
+        for line in sorted(comparison.lines, key=lambda line: line.decision.status != "FAIL")
         if line.decision.status != "PASS"
     ]
     said += [f"note: {line.cell}: {note}" for line in comparison.lines for note in line.notes]

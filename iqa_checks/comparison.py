@@ -786,7 +786,7 @@ def _excluded(margin: float, p: float | None, worse: bool) -> str:
 
 
 def _doubt(margin: float, said_p: str, detectable: float | None) -> str:
-    seen = "" if detectable is None else f"; {detectable:.3f} is the smallest drop it could see"
+    seen = "" if detectable is None else f"; alone it would see drops from {detectable:.3f} on"
     return f"shows neither a drop (p {said_p}) nor that none of {margin:g} happened{seen}."
 
 

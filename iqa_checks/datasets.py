@@ -300,7 +300,8 @@ def _own(scenario: Scenario, source: StimulusSource) -> StimulusSet:
         exemplars=_opened(held_out, scenario, source),
     )
     shown = check_presentation((*described.stimuli, *described.exemplars))
-    notes = [f"{source.ratings.name}: {note}", f"{len(tested)} of {len(rows)} stimuli", *shown]
+    used = f"{len(tested)} of {len(rows)} stimuli, {len(held_out)} more held out as exemplars"
+    notes = [f"{source.ratings.name}: {note}", used, *shown]
     if source.resize_to_reference and scenario != "nr":
         notes.append("distorted images were resized to their reference (Lanczos)")
     return replace(described, notes=tuple(notes))

@@ -62,6 +62,7 @@ class _Run:
     asker: LocalAsker | None = None
     start_error: Exception | None = None
     infrastructure_errors: int = 0
+    usage_errors: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     planned: list[dict[str, Any]] = field(default_factory=list)
@@ -456,6 +457,16 @@ def cell(cell_id: CellId, stimuli: StimulusSet, pytestconfig: pytest.Config) -> 
     )
 
 
+def _name_of(asked: Asker | str, run: _Run) -> str:
+    """Who answered: the run's model, or what a suite put in its place."""
+    from iqa_checks.broker import RemoteAsker
+
+    if isinstance(asked, str):
+        return asked
+    own = asked is run.asker or isinstance(asked, RemoteAsker)
+    return run.settings.model if own else str(getattr(asked, "name", type(asked).__name__))
+
+
 @pytest.fixture
 def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureRequest) -> Outcome:
     """The cell, asked and judged. A failure to ask is an error of the test, not a failure."""
@@ -482,7 +493,7 @@ def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureReq
     except ExemplarsAbsent as error:
         pytest.skip(str(error))
     verdict = judge(result, settings.gate(cell, max(1, run.n_cells)))
-    row = row_of(result, verdict, settings.model)
+    row = row_of(result, verdict, _name_of(observer_model, run))
     request.node.stash[_ROW] = row.plain()
     request.node.stash[_RECORD] = record_of(result).plain()
     for name, value in (
@@ -512,6 +523,7 @@ def pytest_runtest_makereport(
             InfrastructureError,
             IqaChecksError,
             RequestFailed,
+            StimulusError,
             StoreError,
             UsageError,
         )
@@ -520,7 +532,8 @@ def pytest_runtest_makereport(
         if isinstance(error, IqaChecksError):
             report.longrepr = f"{type(error).__name__}: {error}"
             report.iqa_infrastructure = isinstance(error, (InfrastructureError, StoreError))
-            ends_run = report.iqa_infrastructure or isinstance(error, UsageError)
+            report.iqa_usage = isinstance(error, (UsageError, StimulusError))
+            ends_run = report.iqa_infrastructure or report.iqa_usage
             if ends_run and not isinstance(error, RequestFailed):
                 item.session.shouldfail = f"the run ends: {error}"
     return report
@@ -550,6 +563,7 @@ class _Collector:
             run.absent[reason.removeprefix("Skipped: ")] = report.nodeid
             run.n_skipped += 1
         run.infrastructure_errors += bool(getattr(report, "iqa_infrastructure", False))
+        run.usage_errors += bool(getattr(report, "iqa_usage", False))
         if run.fatal is not None and self.session is not None and not self.session.shouldfail:
             self.session.shouldfail = f"the run ends: {run.fatal}"
 
@@ -576,6 +590,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = _conclude(run, int(exitstatus))
     if run.fatal is not None or run.infrastructure_errors:
         session.exitstatus = _exit_status_of(run.fatal)
+    elif run.usage_errors:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 def _exit_status_of(error: Exception | None) -> int:
@@ -592,7 +608,7 @@ def _conclude(run: _Run, exitstatus: int) -> int:
     from iqa_checks.baseline import partial_reasons, save
     from iqa_checks.compare import markdown, terminal
     from iqa_checks.errors import IqaChecksError
-    from iqa_checks.release import compared, run_of
+    from iqa_checks.release import compared, namesakes, run_of
     from iqa_checks.report.annotations import workflow_commands
     from iqa_checks.report.summary import write_results
 
@@ -611,7 +627,13 @@ def _conclude(run: _Run, exitstatus: int) -> int:
         comparison = compared(whole, settings)
         failures: list[str] = []
         if comparison is not None:
+            run.summary += namesakes(settings)
             run.summary += terminal(comparison).splitlines()
+            n_failed = sum(line.decision.status == "FAIL" for line in comparison.lines)
+            run.summary.append(
+                f"release comparison: {comparison.status}, {n_failed} of {len(comparison.lines)} "
+                f"cells significantly worse than {comparison.baseline}"
+            )
             failures = [] if comparison.passed else [comparison.status]
             exitstatus = exitstatus or int(not comparison.passed)
         if settings.out is not None:

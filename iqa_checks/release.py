@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iqa_checks.baseline import CellRecord, Run, current_commit, find, read
+from iqa_checks.baseline import CellRecord, Run, baselines, current_commit, find, read
 from iqa_checks.compare import RunComparison, Terms, compare_runs, power_lines
 from iqa_checks.errors import UsageError
 
@@ -35,6 +35,18 @@ def baseline_of(settings: Settings) -> Run | None:
                 f"give the same, or save a new baseline"
             )
     return baseline
+
+
+def namesakes(settings: Settings) -> list[str]:
+    """A line where the name of ``--iqa-compare`` means several baselines: the newest is taken."""
+    if settings.compare is None or not settings.storage.is_dir():
+        return []
+    suffix = f"_{settings.compare}.json"
+    same = [path.stem for path in baselines(settings.storage) if path.name.endswith(suffix)]
+    if len(same) < 2:
+        return []
+    return [f"note: {len(same)} baselines are called {settings.compare}: {same[-1]}, the newest, "
+            f"is taken; name another by its number"]  # fmt: skip
 
 
 @cache
@@ -62,7 +74,7 @@ def run_of(
     if totals is not None and price is not None:
         cost = (totals.prompt_tokens * price[0] + totals.completion_tokens * price[1]) / 1e6
     return Run(
-        model=settings.model,
+        model=", ".join(dict.fromkeys(row["model"] for row in rows)) or settings.model,
         fingerprint=None if asker is None else asker.broker.backend.fingerprint,
         preset=settings.preset,
         seed=settings.seed,

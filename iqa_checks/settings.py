@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from iqa_checks.protocols import Preset
 
 
+MOST_IMAGES_CHECKED = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Options of a run. Units: ``timeout_s`` in seconds, ``budget`` in new requests."""
@@ -140,11 +143,7 @@ def check(settings: Settings) -> None:
 
     check_source(settings.source)
     if settings.source.ratings is not None:
-        from iqa_checks.layouts import RatingTable, read_ratings
-
-        source = settings.source
-        assert source.ratings is not None
-        read_ratings(RatingTable(source.ratings, source.columns, source.scale, source.polarity))
+        _check_ratings(settings.source)
     if settings.source.photos is not None:
         from iqa_checks.builtin.photographs import from_folder
 
@@ -156,6 +155,19 @@ def check(settings: Settings) -> None:
         from iqa_checks.release import baseline_of
 
         baseline_of(settings)
+
+
+def _check_ratings(source: StimulusSource) -> None:
+    """Read the table of ratings, and look at its images before a paid model is asked."""
+    from iqa_checks.layouts import RatingTable, read_ratings
+    from iqa_checks.layouts.images import check_presentation
+    from iqa_checks.stimuli import verify
+
+    assert source.ratings is not None
+    table = RatingTable(source.ratings, source.columns, source.scale, source.polarity)
+    rows, _, _, _ = read_ratings(table)
+    if len(rows) <= MOST_IMAGES_CHECKED:  # of a large table only what is selected is opened
+        check_presentation(verify(rows, name=str(source.ratings)))
 
 
 def _check_numbers(settings: Settings) -> None:

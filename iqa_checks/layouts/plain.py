@@ -170,6 +170,10 @@ def _columns(table: RatingTable, names: list[str]) -> dict[str, int]:
                 raise StimulusError(f"{table.path}: two columns are called {theirs!r}; rename one")
             where[ours] = names.index(theirs)
         elif ours in REQUIRED or ours in table.columns:
+            if len(names) == 1 and (mark := next((m for m in ";\t" if m in names[0]), "")):
+                raise StimulusError(
+                    f"{table.path}: its columns are separated by {mark!r}; save it with commas"
+                )
             raise StimulusError(
                 f"{table.path}: no column {theirs!r}; it has {', '.join(names) or 'none'}. "
                 f"Rename it, or say which it is with --iqa-columns {ours}=NAME"

@@ -84,8 +84,8 @@ def announcement(names: Sequence[str], settings: Settings) -> str:
     total = _total([plan_line(cell, spec) for cell in cells])
     cost = "" if total.cost is None else f", about {total.cost:.2f} US dollars"
     return (
-        f"asking {settings.model}: {total.calls:,} calls with {total.images:,} images in "
-        f"{len(cells)} cells, about {total.tokens:,} tokens{cost}, less what is resumed"
+        f"asking {settings.model}: up to {total.calls:,} calls with {total.images:,} images in "
+        f"{len(cells)} cells, about {total.tokens:,} tokens{cost}, less what is stored already"
     )
 
 

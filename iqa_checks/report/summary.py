@@ -28,13 +28,15 @@ def summary_lines(
 ) -> list[str]:
     """Who was asked, the table, what must be known to read it, and what was not measured."""
     ordered = in_order(rows)
-    lines = [headline(settings), *(replies_line(totals) if totals else ())]
+    lines = [*headline(settings).splitlines(), *(replies_line(totals) if totals else ())]
     if ordered:
         lines += terminal_table(ordered, color=color).rstrip().splitlines()
     if len({row.strategy for row in ordered}) > 1:
+        arranged = table1(ordered)
+        published = any(line.source == "paper" for _, ls in arranged.sections for line in ls)
         lines += [
-            "SRCC beside the paper's Table 1",
-            *terminal(table1(ordered), color=color).splitlines(),
+            "SRCC beside the paper's Table 1" if published else "SRCC by prompting system",
+            *terminal(arranged, color=color).splitlines(),
         ]
     said = [f"note: {note}" for note in _notes(ordered)]
     said += [f"warning: {row.cell}: {w}" for row in ordered for w in row.warnings]
@@ -51,9 +53,14 @@ def plan_lines(planned: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def headline(settings: Settings) -> str:
-    kind = "simulated observer" if settings.model.split(":")[0] in ("observer", "random") else ""
-    model = f"{settings.model} ({kind})" if kind else settings.model
-    return f"model {model}, preset {settings.preset}, seed {settings.seed}"
+    """Who was asked: a name that stands for another model says which."""
+    from iqa_checks.models import SIMULATED, find_model
+
+    spec = find_model(settings.model)
+    asked = "simulated observer" if spec.provider in SIMULATED else spec.model
+    model = settings.model if asked in settings.model else f"{settings.model} ({asked})"
+    note = f"\nnote: {settings.model}: {spec.note}" if spec.note else ""
+    return f"model {model}, preset {settings.preset}, seed {settings.seed}{note}"
 
 
 def replies_line(totals: Totals) -> list[str]:
