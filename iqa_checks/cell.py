@@ -274,7 +274,8 @@ def _measured(cell: Cell, asked: tuple[Asked, ...]) -> CellResult:
             warnings += [w for w in quality.warnings if "component" not in w]
     agreement = _agreement(cell, scores)
     srcc: Correlation = agreement["srcc"]
-    if srcc.value is not None and srcc.low is None:
+    few = srcc.n < 4 if srcc.n_clusters is None else srcc.n_clusters < 3
+    if srcc.value is not None and few:
         warnings.append(f"SRCC has no interval, so no gate can fail on it: {srcc.reason}")
     return CellResult(
         cell=cell,

@@ -426,7 +426,7 @@ def test_the_adjusted_p_value_decides():
 
 def test_inconclusive_names_the_detectable_drop():
     decision = decide(at(-0.02, 0.04))
-    assert f"{decision.detectable:.3f} is the smallest drop it could see" in decision.sentence
+    assert f"would see drops from {decision.detectable:.3f} on" in decision.sentence
 
 
 @pytest.mark.parametrize("change", [{"goal": "win"}, {"margin": 0}, {"margin": 1}])

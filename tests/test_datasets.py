@@ -77,7 +77,7 @@ def test_limit_spreads_over_the_scores(source):
     assert len(few) == 5
     assert {s.sha256 for s in few.stimuli} < {s.sha256 for s in whole.stimuli}
     assert (few.mos.min(), few.mos.max()) == (whole.mos.min(), whole.mos.max())
-    assert "5 of 24 stimuli" in few.notes
+    assert "5 of 24 stimuli, 4 more held out as exemplars" in few.notes
 
 
 def test_limited_images_alone_are_opened(source, folder):

@@ -101,7 +101,7 @@ def test_quoted_newline_and_comma_keep_row_numbers_right(table):
         ("image,mos\n", "no ratings; expected a header and one row per image"),
         ("image,score\na.png,1\n", "no column 'mos'; it has image, score. Rename it, or say"),
         ("file,mos\na.png,1\n", "--iqa-columns image=NAME"),
-        ("image;mos\na.png;1\n", "no column 'image'; it has image;mos"),
+        ("image;mos\na.png;1\n", "its columns are separated by ';'"),
         ("image,mos,mos\na.png,1,2\n", "two columns are called 'mos'; rename one"),
         (GOOD + "c.png,nan\n", "row 4: score is nan; remove the row or give its score"),
         (GOOD + "c.png,-inf\n", "row 4: score is -inf"),

@@ -79,7 +79,7 @@ def test_partial_set_is_refused_when_it_must_be_whole(run, data):
     result = run(
         "-k", "single", "--iqa-data", str(data), "--iqa-sets", "NR-KADID", "--iqa-whole"
     )  # fmt: skip
-    assert result.ret == FAILED
+    assert result.ret == USAGE
     said(result, "NR-KADID in .* is not whole: the table holds 60 of 10,125 stimuli")
 
 

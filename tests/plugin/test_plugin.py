@@ -210,7 +210,7 @@ def test_columns_scale_limit(run, repository, rated):
     assert result.ret == OK
     row = rows(repository.path / "out")["nr-single-standard-ratings"]
     assert row["n"] == row["trials"] == 5
-    assert "5 of 10 stimuli" in row["notes"]
+    assert "5 of 10 stimuli, 4 more held out as exemplars" in row["notes"]
     assert "other.csv: scale 0..10" in row["notes"]
 
 
@@ -343,14 +343,14 @@ def test_faulty_marker_is_one_line(run, repository, rated, marker):
     one_line(result, "nf|scenario|triple")
 
 
-def test_damaged_image_is_an_error_of_its_cells(run, repository, rated):
-    """One line with the table's row; no figure is made up and the run is not green."""
+def test_damaged_image_ends_the_run_before_anything_is_asked(run, repository, rated):
+    """One line with the table's row, and the status of a user's mistake."""
     path = repository.path / "scene1_2.png"
     path.write_bytes(path.read_bytes()[:300])
     result = run("--iqa-ratings", str(rated), "-k", "nr-single")
-    assert result.ret == FAILED
-    result.assert_outcomes(errors=1)
-    one_line(result, r"StimulusError: .*ratings\.csv, row 10: .*scene1_2\.png is not a whole image")
+    assert result.ret == USAGE
+    one_line(result, r".*ratings\.csv, row 10: .*scene1_2\.png is not a whole image")
+    assert "collected" not in result.stdout.str()
 
 
 def test_absent_sets_are_skipped_with_what_to_get(run):
