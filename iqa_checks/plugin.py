@@ -80,7 +80,7 @@ class _Run:
 
     @property
     def settings(self) -> Settings:
-        return _settings(self.config)
+        return settings_of(self.config)
 
     @property
     def fatal(self) -> Exception | None:
@@ -195,7 +195,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # fmt: on
-def _settings(config: pytest.Config) -> Settings:
+def settings_of(config: pytest.Config) -> Settings:
     """The options as one record."""
     from iqa_checks.datasets import StimulusSource, as_attribute, default_cache, read_columns
     from iqa_checks.layouts import parse_scale
@@ -263,7 +263,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from iqa_checks.settings import check
 
         try:
-            check(_settings(config))
+            check(settings_of(config))
         except IqaChecksError as error:
             raise pytest.UsageError(str(error)) from None
 
@@ -285,7 +285,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return None
     from iqa_checks.report.lists import LISTS
 
-    print("\n".join(LISTS[config.getoption("iqa_list")](_settings(config))))
+    print("\n".join(LISTS[config.getoption("iqa_list")](settings_of(config))))
     return 0
 
 
@@ -309,7 +309,7 @@ def _show_power(config: pytest.Config, drop: float) -> int:
     from iqa_checks.release import power
 
     try:
-        print("\n".join(power(_settings(config), drop)))
+        print("\n".join(power(settings_of(config), drop)))
     except IqaChecksError as error:
         print(f"ERROR: {error}")
         return int(pytest.ExitCode.USAGE_ERROR)
@@ -333,7 +333,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from iqa_checks.protocols import PROTOCOLS
 
     try:
-        settings = _settings(metafunc.config)
+        settings = settings_of(metafunc.config)
         known = load_strategies(settings.strategies)
         scenario: Any = str(marker.kwargs.get("scenario"))
         strategies = marker.kwargs.get("strategies") or known
