@@ -656,7 +656,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     run = config.stash[_STATE]
-    if _is_worker(config) or not (run.rows or run.planned or run.absent or run.asker):
+    if _is_worker(config) or not (run.rows or run.planned or run.absent or run.fatal):
         return
     from iqa_checks.report.summary import plan_lines, summary_lines
 
