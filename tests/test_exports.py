@@ -12,8 +12,10 @@ import iqa_checks
 
 @pytest.mark.parametrize("name", iqa_checks.__all__)
 def test_every_exported_name_is_documented(name: str) -> None:
-    """A name without a docstring is not an API."""
-    assert getattr(iqa_checks, name).__doc__
+    """A name without a docstring is not an API; what a dataclass writes of itself is none."""
+    text = getattr(iqa_checks, name).__doc__ or ""
+    assert text.strip()
+    assert not text.startswith(f"{name}(")
 
 
 def test_unknown_names_are_attribute_errors() -> None:
