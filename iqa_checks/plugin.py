@@ -121,12 +121,21 @@ class Outcome:
 # --- options -----------------------------------------------------------------------------------
 
 
+def _option_names(parser: pytest.Parser) -> set[str]:
+    """Options that were there before ours; pytest has no public way to ask."""
+    groups = [*getattr(parser, "_groups", ()), getattr(parser, "_anonymous", None)]
+    return {name for g in groups for option in getattr(g, "options", ()) for name in option.names()}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     # fmt: off
     group = parser.getgroup("iqa", "image quality checks (iqa_checks)")
 
+    taken = _option_names(parser)
+
     def add(*names: str, **attributes: Any) -> None:
-        group.addoption(*names, **attributes)
+        # --model and --seed may be another plugin's: then only our own spelling is ours
+        group.addoption(*(name for name in names if name not in taken), **attributes)
         option = group.options[-1]
         _DEFAULTS[option.dest] = option.default
 
