@@ -70,6 +70,9 @@ class ModelSpec:
     """A model by name, with the parameters that change its answers.
 
     ``price_per_million`` is what a million prompt and reply tokens cost, for estimates only.
+    ``engine`` serves ``repository`` at ``revision`` for the run (see `engines`); empty for a model
+    that somebody else serves. ``images_per_prompt`` is the most that it takes, None where unknown.
+    ``best`` is the prompting system (protocol, strategy) that the paper found best for it.
     """
 
     name: str
@@ -81,6 +84,12 @@ class ModelSpec:
     note: str = ""
     tokens_per_image: int = 800
     price_per_million: tuple[float, float] | None = None
+    engine: str = ""
+    repository: str = ""
+    revision: str = ""
+    trust_remote_code: bool = False
+    images_per_prompt: int | None = None
+    best: tuple[str, str] | None = None
 
 
 def find_model(text: str) -> ModelSpec:
