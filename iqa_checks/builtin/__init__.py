@@ -93,3 +93,16 @@ def builtin_set(
     from iqa_checks.builtin.kadid import kadid_set
 
     return kadid_set(name, pictures, scenario, cache_dir, n, seed)
+
+
+def damaged_versions(
+    cache_dir: Path, *, photos: Path | None = None, n: int, seed: int = 0
+) -> list[StimulusSet]:
+    """At most ``n`` sets of three versions of one picture: pristine, moderately, badly damaged.
+
+    Of the pictures in the box, or of the folder ``photos``. Errors as in `builtin_set`.
+    """
+    from iqa_checks.builtin.kadid import damaged_sets
+    from iqa_checks.builtin.photographs import box, from_folder
+
+    return damaged_sets(box() if photos is None else from_folder(photos, seed), cache_dir, n, seed)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SCALE = (1.0, 5.0)
 UNTOUCHED = {(3, 1), (8, 1), (18, 3)}  # the same pixels as (1, 1)
 CELLS = [(t, level) for t in range(1, 26) for level in range(1, 6) if (t, level) not in UNTOUCHED]
+UNMISTAKABLE = (1, 10, 11)  # blur, JPEG, noise: seen at a glance by whoever looks
+VERSION_LEVELS = (3, 5)
 EXEMPLARS = ((10, 4), (11, 1), (1, 5), (8, 3))  # type, level: clearly apart, in no order
 MOVES = ("mixed", "shift", "rotation", "scale")  # dealt to contents in turn
 QUICK_REFERENCES, MOST_REFERENCES = 5, 15
@@ -77,6 +79,18 @@ def kadid_set(
         notes=(NOTE, *([MOVED] if moved else []), *pictures.notes(c.content for c in cells)),
     )
     return whole if scenario == "fr" else _without_references(whole)
+
+
+def damaged_sets(pictures: Photographs, cache_dir: Path, n: int, seed: int) -> list[StimulusSet]:
+    """``n`` sets of three stimuli: a picture, and one distortion of it at levels 3 and 5."""
+    kinds = itertools.product(UNMISTAKABLE, pictures.tested)
+    sets = []
+    for number, content in itertools.islice(kinds, n):
+        cells = [Cell(content, 1, 1), *(Cell(content, number, v) for v in VERSION_LEVELS)]
+        made = _made(cells, False, cache_dir, seed)
+        name = f"{content.name}, distortion {number}"
+        sets.append(StimulusSet(name, made, SCALE, attribute="structure", opinion=OPINION))
+    return [_without_references(whole) for whole in sets]
 
 
 def _for_references(pictures: Photographs, n: int, seed: int) -> list[Cell]:
