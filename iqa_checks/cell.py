@@ -17,13 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from iqa_checks.agreement import (
-    ChanceLevel,
-    Correlation,
-    chance_level,
-    cluster_mean,
-    correlation,
-)
+from iqa_checks.agreement import ChanceLevel, Correlation, chance_level, correlation
 from iqa_checks.errors import DesignError, known_names
 from iqa_checks.parsing import parse_reply
 from iqa_checks.prompts import SCENARIOS, Prompt, Scenario, Strategy, build_prompt, find_strategy
@@ -50,6 +44,7 @@ from iqa_checks.protocols import (
 )
 from iqa_checks.scaling import Comparisons, QualityScale, pairs_from_ranking, scale
 from iqa_checks.stimuli import StimulusSet
+from iqa_checks.summary_statistics import fit_direction, rank_statistic, summarise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -311,35 +306,20 @@ def _mean_ratings(asked: Sequence[Asked], n: int) -> NDArray[np.float64]:
 
 
 def _agreement(cell: Cell, scores: NDArray[np.float64]) -> dict[str, Any]:
-    """All correlations over the stimuli that have a score.
-
-    ``paper`` repeats the released code: SRCC after a logistic of free sign, and for FR the mean
-    over references with an undefined one as 0.
-    """
+    """All correlations over the stimuli that have a score."""
     known = ~np.isnan(scores)
     x, y = scores[known], cell.stimuli.quality[known]
     references = np.array(cell.stimuli.references)[known] if cell.scenario == "fr" else None
+    shown = summarise(x, y, references, cell.preset)
     paper = cell.preset == "paper"
-    statistic: Any = "srcc_after_logistic" if paper else "srcc"
-    direction: Any = "free" if paper else "increasing"
-    undefined: Any = "zero" if paper else "exclude"
-    pooled = correlation(x, y, statistic=statistic, cluster=references)
-    plcc = correlation(x, y, statistic="plcc", direction=direction, cluster=references)
-    headline = pooled
-    summary: Any = "pooled"
-    if references is not None:
-        summary = "cluster_mean"
-        headline = cluster_mean(x, y, references, statistic=statistic, undefined=undefined)
-        if paper:
-            plcc = cluster_mean(
-                x, y, references, statistic="plcc", direction=direction, undefined=undefined
-            )
+    statistic, direction = rank_statistic(cell.preset), fit_direction(cell.preset)
+    summary: Any = "pooled" if references is None else "cluster_mean"
     permuted: dict[str, Any] = {"cluster": references, "seed": cell.seed, "summary": summary}
     n_permutations = 200 if paper else 1000  # a fit of free sign is redone in each
     return {
-        "srcc": headline,
-        "srcc_pooled": pooled,
-        "plcc": plcc,
+        "srcc": shown.srcc,
+        "srcc_pooled": shown.srcc_pooled,
+        "plcc": shown.plcc,
         "plcc_raw": correlation(x, y, statistic="plcc", mapping="none", cluster=references),
         "krcc": correlation(x, y, statistic="krcc", cluster=references),
         "chance": chance_level(

@@ -119,14 +119,17 @@ def expert_row(
     preset: Preset = "sound",
 ) -> ExpertRow:
     """How well an expert's scores agree with people, as a cell measures it for an MLLM."""
-    srcc, plcc = _agreement(stimuli, scenario, scores, preset)
+    from iqa_checks.summary_statistics import summarise
+
+    references = stimuli.references if scenario == "fr" else None
+    shown = summarise(scores, stimuli.quality, references, preset)
     return ExpertRow(
         name,
         "expert",
         stimuli.name,
         scenario,
-        _interval(srcc),
-        _interval(plcc),
+        _interval(shown.srcc),
+        _interval(shown.plcc),
         len(stimuli),
         trained,
     )
@@ -137,32 +140,6 @@ def mllm_row(row: Row, *, trained: bool = False) -> ExpertRow:
     system = f"{row.protocol}-{_LETTER.get(row.strategy, row.strategy)}"
     name = f"{row.model} {system}"
     return ExpertRow(name, "mllm", row.stimuli, row.scenario, row.srcc, row.plcc, row.n, trained)
-
-
-def _agreement(
-    stimuli: StimulusSet, scenario: str, scores: NDArray[np.float64], preset: Preset
-) -> tuple[Correlation, Correlation]:
-    """SRCC and PLCC: FR by reference, NR and differences over all; `iqa_checks.cell` does so."""
-    import numpy as np
-
-    from iqa_checks.agreement import cluster_mean, correlation
-
-    paper, quality = preset == "paper", stimuli.quality
-    rank: Any = "srcc_after_logistic" if paper else "srcc"
-    direction: Any = "free" if paper else "increasing"
-    if scenario != "fr":
-        return (
-            correlation(scores, quality, statistic=rank),
-            correlation(scores, quality, statistic="plcc", direction=direction),
-        )
-    references = np.array(stimuli.references)
-    undefined: Any = "zero" if paper else "exclude"
-    srcc = cluster_mean(scores, quality, references, statistic=rank, undefined=undefined)
-    if not paper:
-        return srcc, correlation(scores, quality, statistic="plcc", cluster=references)
-    return srcc, cluster_mean(
-        scores, quality, references, statistic="plcc", direction="free", undefined="zero"
-    )
 
 
 def _interval(measured: Correlation) -> Interval:
