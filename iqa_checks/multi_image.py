@@ -11,7 +11,7 @@ swap
     place's standing must fall from the one to the other.
 drop
     The badly damaged image is left out of the request, which still speaks of n images. A model
-    that had seen it answers something else.
+    that had seen it answers something else, or says that an image is missing.
 repeat
     No place is changed: the quality of n times the same image is comparable. An answer that
     prefers one shows how the model leans when there is nothing to see.
@@ -107,7 +107,7 @@ class ImagesSeen:
 class Question(NamedTuple):
     """A list of one content with ``version`` at ``place``, the middle one elsewhere.
 
-    ``dropped`` says that the image at ``place`` is left out of the request.
+    ``dropped`` says that one image is left out of the request; which one makes no difference.
     """
 
     content: int
@@ -125,7 +125,7 @@ def images_seen(
     (`builtin.damaged_versions`).
 
     The prompts are those of the standard no-reference templates: double-stimulus for two images,
-    multiple-stimulus above. There are 3 n_images + 1 for each content.
+    multiple-stimulus above. There are 2 n_images + 2 for each content.
 
     Raises
     ------
@@ -169,22 +169,21 @@ def prompts_of(contents: Sequence[StimulusSet], n_images: int) -> dict[Question,
                 Trial(tuple(versions)), content, protocol=protocol, strategy=strategy, scenario="nr"
             )
             if question.dropped:
-                kept = [im for k, im in enumerate(prompt.images) if k != question.place]
-                prompt = replace(prompt, images=tuple(kept))
+                prompt = replace(prompt, images=prompt.images[1:])
             prompts[question] = prompt
     return prompts
 
 
 def _questions(content: int, n_images: int) -> Iterator[Question]:
     yield Question(content)
+    yield Question(content, dropped=True)
     for place in range(n_images):
         yield Question(content, place, GOOD)
         yield Question(content, place, BAD)
-        yield Question(content, place, BAD, dropped=True)
 
 
 def _place(k: int, read: Mapping[Question, Judgement], n_images: int, level: float) -> Place:
-    bad = [q for q in read if q.place == k and q.version == BAD and not q.dropped]
+    bad = [q for q in read if q.place == k and q.version == BAD]
     moves = [
         _followed(
             standing(read[q._replace(version=GOOD)], n_images), standing(read[q], n_images), k
@@ -193,7 +192,7 @@ def _place(k: int, read: Mapping[Question, Judgement], n_images: int, level: flo
     ]
     followed, against = moves.count(1), moves.count(-1)
     low, high = bounds_of_response(followed, against, len(bad), level=level)
-    changed = sum(read[q] != read[q._replace(dropped=True)] for q in bad)
+    changed = sum(read[q] != read[Question(q.content, dropped=True)] for q in bad)
     return Place(
         k + 1,
         followed,

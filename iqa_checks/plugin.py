@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 EXIT_INFRASTRUCTURE = 10  # an endpoint or a store ended the run; 1 is a failed gate
 EXIT_BUDGET = 11
+IMAGES_SEEN = "iqa_images_seen"  # property of a test: an `ImagesSeen` as JSON
 _CELL_ID = re.compile(r"\[(fr|nr|difference)-(single|double|multiple)-")
+_ASKS = re.compile(rf"{_CELL_ID.pattern}|\[images-\d")  # ids of tests that need the broker
 _STATE = pytest.StashKey["_Run"]()
 _DEFAULTS: dict[str, Any] = {}  # of our options: a run that changes none is checked when it starts
 _ROW = pytest.StashKey[dict[str, Any]]()
 _RECORD = pytest.StashKey[dict[str, Any]]()
-_PLAN = pytest.StashKey[dict[str, Any]]()
+PLAN = pytest.StashKey[dict[str, Any]]()
 
 
 class CellId(NamedTuple):
@@ -66,12 +68,14 @@ class _Run:
     rows: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     planned: list[dict[str, Any]] = field(default_factory=list)
+    images_seen: list[dict[str, Any]] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     rendezvous: str = ""
     serving: bool = False
     marker_error: str = ""
     closed: bool = False
     n_cells: int = 0
+    n_at_hand: int = 0
     n_skipped: int = 0
     n_deselected: int = 0
     summary: list[str] = field(default_factory=list)
@@ -181,6 +185,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--iqa-concurrency", type=int, default=32, metavar="N", help="most requests at once")
     add("--iqa-budget", type=int, metavar="N", help="most new requests")
     add("--iqa-timeout", type=float, default=120.0, metavar="S", help="seconds for one request")
+    add("--iqa-price", metavar="PROMPT:REPLY",
+        help="US dollars for a million prompt and reply tokens, for estimates and cost gates")
     add("--iqa-gates", metavar="FILE", help="YAML of gates by cell; see fixtures/gates")
     add("--iqa-min-srcc", type=float, metavar="X", help="fail cells significantly below")
     add("--iqa-min-plcc", type=float, metavar="X", help="fail cells significantly below")
@@ -196,7 +202,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--iqa-goal", choices=("regression", "non_inferiority", "superiority"),
         default="regression", help="what the comparison must show")
     add("--iqa-margin", type=float, default=0.05, metavar="X",
-        help="a drop of SRCC that matters (default 0.05)")
+        help="a drop that matters (default 0.05)")
+    add("--iqa-compare-statistic", choices=("srcc", "plcc", "both"), default="srcc",
+        help="what is compared: the headline SRCC, the PLCC, or both")
+    add("--iqa-compare-method", choices=("jackknife", "bootstrap"), default="jackknife",
+        help="standard error of a pooled difference")
     add("--iqa-power", type=float, metavar="DROP",
         help="with --iqa-compare: what it takes to see that drop; asks nothing")
     add("--iqa-plan", action="store_true", help="show what would be asked and ask nothing")
@@ -208,9 +218,10 @@ def settings_of(config: pytest.Config) -> Settings:
     """The options as one record."""
     from iqa_checks.datasets import StimulusSource, as_attribute, default_cache, read_columns
     from iqa_checks.layouts import parse_scale
-    from iqa_checks.settings import Settings
+    from iqa_checks.settings import Settings, read_price
 
     get = config.getoption
+    statistic: Any = get("iqa_compare_statistic")
     source = StimulusSource(
         cache_dir=Path(get("iqa_cache") or default_cache()),
         ratings=Path(get("iqa_ratings")) if get("iqa_ratings") else None,
@@ -245,6 +256,7 @@ def settings_of(config: pytest.Config) -> Settings:
         concurrency=get("iqa_concurrency"),
         budget=get("iqa_budget"),
         timeout_s=get("iqa_timeout"),
+        price=read_price(get("iqa_price")) if get("iqa_price") else None,
         gates=Path(get("iqa_gates")) if get("iqa_gates") else None,
         min_srcc=get("iqa_min_srcc"),
         min_plcc=get("iqa_min_plcc"),
@@ -256,6 +268,8 @@ def settings_of(config: pytest.Config) -> Settings:
         storage=Path(get("iqa_storage")),
         goal=get("iqa_goal"),
         margin=get("iqa_margin"),
+        statistics=("srcc", "plcc") if statistic == "both" else (statistic,),
+        method=get("iqa_compare_method"),
     )
 
 
@@ -383,9 +397,24 @@ def _known_in_marker(
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     cells = [item for item in session.items if _CELL_ID.search(item.nodeid)]
-    session.config.stash[_STATE].n_cells = len(cells)
+    run = session.config.stash[_STATE]
+    run.n_cells = len(cells)
+    run.n_at_hand = _n_at_hand(cells, run) if cells else 0
     if cells and not _is_worker(session.config) and not session.config.option.collectonly:
         _announce(session.config, [item.nodeid for item in cells])
+
+
+def _n_at_hand(cells: Sequence[pytest.Item], run: _Run) -> int:
+    """Cells that can fail: those of an absent set are skipped, and share no false-alarm rate."""
+    from iqa_checks.datasets import n_at_hand
+    from iqa_checks.errors import IqaChecksError
+
+    ids = [getattr(item, "callspec", None) for item in cells]
+    names = [spec.params["cell_id"].stimuli for spec in ids if spec is not None]
+    try:
+        return n_at_hand(names, run.settings.source)
+    except IqaChecksError:  # each cell will say it
+        return len(cells)
 
 
 def _announce(config: pytest.Config, ids: list[str]) -> None:
@@ -489,19 +518,19 @@ def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureReq
     run = request.config.stash[_STATE]
     settings = run.settings
     if observer_model is None:
-        from iqa_checks.models import find_model
         from iqa_checks.report.plan import plan_line
 
-        request.node.stash[_PLAN] = plan_line(cell, find_model(settings.model)).plain()
+        request.node.stash[PLAN] = plan_line(cell, settings.spec).plain()
         pytest.skip("planned, not asked")
     baseline = baseline_of(settings)
     if baseline is not None:
         check_cell(cell, baseline)
+    gate = settings.gate(cell, max(1, run.n_at_hand))
     try:
         result = run_cell(cell, observer_model)
     except ExemplarsAbsent as error:
         pytest.skip(str(error))
-    verdict = judge(result, settings.gate(cell, max(1, run.n_cells)))
+    verdict = judge(result, gate)
     row = row_of(result, verdict, _name_of(observer_model, run))
     request.node.stash[_ROW] = row.plain()
     request.node.stash[_RECORD] = record_of(result).plain()
@@ -526,8 +555,9 @@ def pytest_runtest_makereport(
     if call.when == "setup":
         report.iqa_row = item.stash.get(_ROW, None)
         report.iqa_record = item.stash.get(_RECORD, None)
-        report.iqa_plan = item.stash.get(_PLAN, None)
-    if call.excinfo is not None and "cell_id" in getattr(item, "fixturenames", ()):
+        report.iqa_plan = item.stash.get(PLAN, None)
+    asking = {"cell_id", "observer_model"} & set(getattr(item, "fixturenames", ()))
+    if call.excinfo is not None and asking:
         from iqa_checks.errors import (
             InfrastructureError,
             IqaChecksError,
@@ -564,6 +594,9 @@ class _Collector:
         if row is not None:
             run.rows.append(row)
             run.records[row["cell"]] = getattr(report, "iqa_record", None) or {}
+        if report.when == "call":
+            found = [value for name, value in report.user_properties if name == IMAGES_SEEN]
+            run.images_seen += map(json.loads, map(str, found))
         if plan is not None:
             run.planned.append(plan)
         elif report.skipped and _CELL_ID.search(report.nodeid):
@@ -665,8 +698,12 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     run = config.stash[_STATE]
-    if _is_worker(config) or not (run.rows or run.planned or run.absent or run.fatal):
+    if _is_worker(config) or not (
+        run.rows or run.planned or run.absent or run.images_seen or run.fatal
+    ):
         return
+    from iqa_checks.multi_image import ImagesSeen
+    from iqa_checks.report.images_table import images_lines
     from iqa_checks.report.summary import plan_lines, summary_lines
 
     settings = run.settings
@@ -674,6 +711,8 @@ def pytest_terminal_summary(
     terminalreporter.section("image quality")
     color = terminalreporter.hasmarkup
     for line in summary_lines(run.rows, run.absent, settings, totals, color=color):
+        terminalreporter.write_line(line)
+    for line in images_lines([ImagesSeen.from_plain(found) for found in run.images_seen]):
         terminalreporter.write_line(line)
     for line in plan_lines(run.planned):
         terminalreporter.write_line(line)
@@ -706,7 +745,7 @@ class _Xdist:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """Start the broker as soon as a worker has collected a cell."""
         run = node.config.stash[_STATE]
-        if run.serving or not any(_CELL_ID.search(name) for name in ids):
+        if run.serving or not any(_ASKS.search(name) for name in ids):
             return
         run.serving = True
         run.n_cells = sum(_CELL_ID.search(name) is not None for name in ids)

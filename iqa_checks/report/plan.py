@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from iqa_checks.cell import Cell
     from iqa_checks.models import ModelSpec
+    from iqa_checks.prompts import Prompt
     from iqa_checks.settings import Settings
     from iqa_checks.stimuli import StimulusSet
 
@@ -43,7 +44,11 @@ def plan_line(cell: Cell, spec: ModelSpec) -> PlanLine:
     """Count what a cell would ask of a model."""
     from iqa_checks.cell import plan
 
-    prompts = plan(cell)
+    return line_of(cell.id, plan(cell), spec)
+
+
+def line_of(name: str, prompts: Sequence[Prompt], spec: ModelSpec) -> PlanLine:
+    """Count what some prompts would ask of a model."""
     per_image = spec.tokens_per_image
     text = sum(len(p.text) for p in prompts) // CHARACTERS_PER_TOKEN
     images = sum(len(p.images) for p in prompts)
@@ -64,7 +69,7 @@ def plan_line(cell: Cell, spec: ModelSpec) -> PlanLine:
         ask, answer = spec.price_per_million
         cost = (asked * ask + replies * answer) / 1e6
     return PlanLine(
-        cell.id, len(prompts), images, asked + replies, repeated / asked if asked else 0.0, cost
+        name, len(prompts), images, asked + replies, repeated / asked if asked else 0.0, cost
     )
 
 
@@ -74,9 +79,7 @@ def announcement(names: Sequence[str], settings: Settings) -> str:
     ``names`` are cell ids ("fr-double-standard-builtin"); those whose stimuli are absent will skip
     and are left out.
     """
-    from iqa_checks.models import find_model
-
-    spec = find_model(settings.model)
+    spec = settings.spec
     if spec.provider != "openai":
         return ""
     loaded: dict[tuple[str, str], StimulusSet | None] = {}
