@@ -91,6 +91,11 @@ class Correlation:
     reason: str | None = None
 
     @property
+    def fisher_z(self) -> float | None:
+        """``artanh(value)``, finite for a perfect correlation too; None when undefined."""
+        return None if self.value is None else _fisher_z(self.value, self.n)
+
+    @property
     def p_above_zero(self) -> float | None:
         """One-sided p-value of "the true correlation is above 0"."""
         return self.p_above(0.0)

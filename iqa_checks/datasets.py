@@ -152,6 +152,16 @@ def list_sets(data: Path | None = None) -> list[str]:
     ]
 
 
+def n_at_hand(names: Sequence[str], source: StimulusSource) -> int:
+    """How many of ``names`` are no published set that is absent (its cells will skip)."""
+    from iqa_checks.layouts.published import published_sets
+
+    absent = {
+        name for name in set(names) & set(published_sets()) if not _is_there(name, source.data)
+    }
+    return sum(name not in absent for name in names)
+
+
 def _is_there(name: str, data: Path | None) -> bool:
     """Whether a set's files are there; a damaged one is, and its cells will say so."""
     return _where(name, data).startswith(("in ", "damaged: "))

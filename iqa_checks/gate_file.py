@@ -4,6 +4,10 @@
     - {model: "gpt-*", protocol: double, strategy: chain_of_thought, min_srcc: 0.6, min_plcc: 0.6}
     - {scenario: nr, max_unparsed: 0.02, max_latency_s: 5}
     - {protocol: double, max_tie_rate: 0.5, min_consistency: 0.7}
+    - {model: "gpt-*", max_cost_usd: 0.01}
+    - {protocol: single, min_retest: 0.9}
+    - {model: llava-v1.6, like_paper: true}
+    - {model: "openai:*", like_paper: llava-v1.6}
     - {scenario: difference, min_srcc: 0.5, xfail: color differences are beyond every MLLM so far}
 
 A line names cells by model, stimuli, scenario, protocol and strategy (shell patterns, all by
@@ -19,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from iqa_checks.errors import UsageError, known_names
 
@@ -31,8 +35,13 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_unparsed": (0.0, 1.0),
     "max_tie_rate": (0.0, 1.0),
     "min_consistency": (0.0, 1.0),
+    "min_retest": (-1.0, 1.0),
     "max_latency_s": (0.0, math.inf),
+    "max_cost_usd": (0.0, math.inf),
 }
+#: further fields: a gate from the paper's figures (true: of the model asked), an expected failure
+WORDS = ("like_paper", "xfail")
+Limit: TypeAlias = "float | str | bool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class GateLine:
     """One line: ``selectors`` are patterns by field, ``limits`` the values by name."""
 
     selectors: Mapping[str, str]
-    limits: Mapping[str, float | str] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
 
     def names(self, cell: Mapping[str, str]) -> bool:
         return all(fnmatchcase(cell[name], pattern) for name, pattern in self.selectors.items())
@@ -64,9 +73,9 @@ def read_gates(path: Path, known: Mapping[str, Sequence[str]]) -> tuple[GateLine
     )
 
 
-def limits_for(lines: Sequence[GateLine], cell: Mapping[str, str]) -> dict[str, float | str]:
+def limits_for(lines: Sequence[GateLine], cell: Mapping[str, str]) -> dict[str, Limit]:
     """The limits of one cell, given its model, stimuli, scenario, protocol and strategy."""
-    limits: dict[str, float | str] = {}
+    limits: dict[str, Limit] = {}
     for line in lines:
         if line.names(cell):
             limits |= line.limits
@@ -77,16 +86,18 @@ def _line(entry: Any, where: str, known: Mapping[str, Sequence[str]]) -> GateLin
     if not isinstance(entry, dict):
         raise UsageError(f"{where}: expected {{selector: pattern, limit: value}}, got {entry!r}")
     for name in entry:
-        if name not in (*SELECTORS, *LIMITS, "xfail"):
-            raise known_names(f"field in {where}", str(name), (*SELECTORS, *LIMITS, "xfail"))
+        if name not in (*SELECTORS, *LIMITS, *WORDS):
+            raise known_names(f"field in {where}", str(name), (*SELECTORS, *LIMITS, *WORDS))
     selectors = {name: str(entry[name]) for name in SELECTORS if name in entry}
-    limits: dict[str, float | str] = {
+    limits: dict[str, Limit] = {
         name: _limit(name, entry[name], where) for name in LIMITS if name in entry
     }
+    if "like_paper" in entry:
+        limits["like_paper"] = _like_paper(entry["like_paper"], where)
     if "xfail" in entry:
         limits["xfail"] = _reason(entry["xfail"], where)
     if not limits:
-        raise UsageError(f"{where} asks nothing: give one of {', '.join(LIMITS)}")
+        raise UsageError(f"{where} asks nothing: give one of {', '.join((*LIMITS, *WORDS))}")
     for name, pattern in selectors.items():
         names = known.get(name)
         if names is not None and not any(fnmatchcase(n, pattern) for n in names):
@@ -105,3 +116,14 @@ def _reason(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"{where}: xfail says in words why a failure is expected, got {value!r}")
     return value.strip()
+
+
+def _like_paper(value: Any, where: str) -> str | bool:
+    from iqa_checks.paper import paper_models
+
+    if isinstance(value, bool) or (isinstance(value, str) and value in paper_models()):
+        return value
+    raise UsageError(
+        f"{where}: like_paper is true (the model asked) or one of {', '.join(paper_models())}, "
+        f"got {value!r}"
+    )

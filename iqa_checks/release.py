@@ -65,11 +65,10 @@ def run_of(
     folder: Path,
 ) -> Run:
     """The whole run as one record: what is written, saved and compared."""
-    from iqa_checks.models import find_model
     from iqa_checks.report.summary import in_order, versions
 
     totals = None if asker is None else asker.broker.totals
-    price = find_model(settings.model).price_per_million
+    price = settings.spec.price_per_million
     cost = None
     if totals is not None and price is not None:
         cost = (totals.prompt_tokens * price[0] + totals.completion_tokens * price[1]) / 1e6
@@ -100,6 +99,8 @@ def compared(run: Run, settings: Settings) -> RunComparison | None:
         margin=settings.margin,
         alpha=settings.alpha,
         strict=settings.strict,
+        method=settings.method,
+        statistics=settings.statistics,
     )
     return compare_runs(run, baseline, terms)
 

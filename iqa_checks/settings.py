@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,12 @@ from iqa_checks.errors import UsageError, known_names
 if TYPE_CHECKING:
     from iqa_checks.broker import LocalAsker, Policy
     from iqa_checks.cell import Cell
-    from iqa_checks.comparison import Goal
+    from iqa_checks.compare import StatisticName
+    from iqa_checks.comparison import Goal, Method
     from iqa_checks.datasets import StimulusSource
     from iqa_checks.gate import Gate
     from iqa_checks.gate_file import GateLine
+    from iqa_checks.models import ModelSpec
     from iqa_checks.protocols import Preset
 
 
@@ -29,7 +32,11 @@ MOST_IMAGES_CHECKED = 500
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Options of a run. Units: ``timeout_s`` in seconds, ``budget`` in new requests."""
+    """Options of a run.
+
+    Units: ``timeout_s`` in seconds, ``budget`` in new requests, ``price`` in US dollars for a
+    million prompt and reply tokens.
+    """
 
     model: str
     source: StimulusSource
@@ -45,6 +52,7 @@ class Settings:
     concurrency: int = 32
     budget: int | None = None
     timeout_s: float = 120.0
+    price: tuple[float, float] | None = None
     gates: Path | None = None
     min_srcc: float | None = None
     min_plcc: float | None = None
@@ -56,6 +64,8 @@ class Settings:
     storage: Path = Path(".iqa/baselines")
     goal: Goal = "regression"
     margin: float = 0.05
+    statistics: tuple[StatisticName, ...] = ("srcc",)
+    method: Method = "jackknife"
 
     @property
     def identity(self) -> str:
@@ -63,27 +73,98 @@ class Settings:
         parts = [self.seed, self.preset, self.repeats]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    @property
+    def spec(self) -> ModelSpec:
+        """The model, at the price of ``--iqa-price`` where one is given."""
+        from iqa_checks.models import find_model
+
+        found = find_model(self.model)
+        return found if self.price is None else replace(found, price_per_million=self.price)
+
     def gate(self, cell: Cell, n_cells: int) -> Gate:
-        """What one cell must reach: the command line's limits, and the gate file's over them."""
+        """What one cell must reach: the command line's limits, and the gate file's over them.
+
+        Raises `UsageError` where a limit can never be held against this run.
+        """
         from iqa_checks.gate import Gate
         from iqa_checks.gate_file import limits_for
 
+        asked = {
+            "model": self.model,
+            "stimuli": cell.stimuli.name,
+            "scenario": cell.scenario,
+            "protocol": cell.protocol,
+            "strategy": cell.strategy,
+        }
         limits: dict[str, Any] = {
             "min_srcc": self.min_srcc,
             "min_plcc": self.min_plcc,
             "max_unparsed": self.max_unparsed,
         }
-        limits |= limits_for(
-            self.gate_lines(),
-            {
-                "model": self.model,
-                "stimuli": cell.stimuli.name,
-                "scenario": cell.scenario,
-                "protocol": cell.protocol,
-                "strategy": cell.strategy,
-            },
-        )
+        limits |= limits_for(self.gate_lines(), asked)
+        if limits.get("min_retest") is not None and cell.repeats < 2:
+            raise UsageError(
+                f"{cell.id}: min_retest compares answers to the same question, and every trial is "
+                "asked once; add --iqa-repeats 3, or take that gate out"
+            )
+        if limits.get("max_cost_usd") is not None:
+            limits["price_per_million"] = self._known_price()
+        like = limits.pop("like_paper", False)
+        if like:
+            limits |= self._from_paper(cell, like)
         return Gate(**limits, strict=self.strict, alpha=self.alpha, n_cells=n_cells)
+
+    def _known_price(self) -> tuple[float, float]:
+        """Prompt and reply price; `UsageError` where it is unknown, which is not 0."""
+        from iqa_checks.models import SIMULATED
+
+        spec = self.spec
+        if spec.price_per_million is None and spec.provider in SIMULATED:
+            return 0.0, 0.0
+        if spec.price_per_million is None:
+            raise UsageError(
+                f"max_cost_usd: the price of {self.model} is unknown; give it in US dollars for a "
+                "million prompt and reply tokens, as in --iqa-price 2.5:10 (0:0 for your own)"
+            )
+        prompt, reply = spec.price_per_million
+        return float(prompt), float(reply)
+
+    def _paper_model(self, like: str | bool, preset: Preset) -> str:
+        """The model of the paper that ``like_paper`` means."""
+        from iqa_checks.paper import check_paper_model
+
+        model = self.model if isinstance(like, bool) else like
+        check_paper_model(model)
+        if preset != "paper":
+            raise UsageError(
+                "like_paper: the paper's SRCC comes from its own procedure (after a logistic fit "
+                "of free sign), and no other figure can be held against it; add --iqa-preset paper"
+            )
+        return model
+
+    def _from_paper(self, cell: Cell, like: str | bool) -> dict[str, Any]:
+        """The figure that a cell is held against, and what must be known about it."""
+        from iqa_checks.paper import RETIRED, paper_figure
+
+        model = self._paper_model(like, cell.preset)
+        figure = paper_figure(model, cell.stimuli.name, cell.protocol, cell.strategy)
+        if figure is None or cell.selection == "difficult":
+            return {"notes": (f"Not held against the paper: its Table 1 has no {model} on "
+                              f"{cell.id}.",)}  # fmt: skip
+        retired = RETIRED.get(model)
+        other = f"The paper's {model} was {retired}: {self.spec.model} is another model."
+        return {"paper": figure, "notes": (other,) if retired else ()}
+
+    def check_gates(self) -> None:
+        """`UsageError` for a gate file with a mistake, or a gate that this model cannot have."""
+        for line in self.gate_lines():
+            if not fnmatchcase(self.model, line.selectors.get("model", "*")):
+                continue
+            if "max_cost_usd" in line.limits:
+                self._known_price()
+            like = line.limits.get("like_paper")
+            if isinstance(like, str) or like is True:
+                self._paper_model(like, self.preset)
 
     def gate_lines(self) -> tuple[GateLine, ...]:
         """The lines of ``--iqa-gates``, checked against the names that exist."""
@@ -138,7 +219,7 @@ def check(settings: Settings) -> None:
     if settings.out is not None and settings.out.exists() and not settings.out.is_dir():
         raise UsageError(f"--iqa-out {settings.out} is a file; name a folder")
     load_strategies(settings.strategies)
-    settings.gate_lines()
+    settings.check_gates()
     from iqa_checks.datasets import check_source
 
     check_source(settings.source)
@@ -183,6 +264,8 @@ def _check_numbers(settings: Settings) -> None:
     for name, value, low, high, expected in ranges:
         if value is not None and not low < value < high:
             raise UsageError(f"{_option(name)} {value:g}: expected {expected}")
+    if settings.price is not None and not all(0 <= p < math.inf for p in settings.price):
+        raise UsageError("--iqa-price: expected prices of 0 or more")
     if not 0 <= settings.max_unparsed <= 1:
         raise UsageError(f"--iqa-max-unparsed {settings.max_unparsed:g}: expected a share in 0..1")
     least: tuple[tuple[str, int | None, int], ...] = (
@@ -199,3 +282,15 @@ def _check_numbers(settings: Settings) -> None:
 
 def _option(name: str) -> str:
     return f"--iqa-{name.replace('_', '-')}"
+
+
+def read_price(text: str) -> tuple[float, float]:
+    """Read ``--iqa-price PROMPT:REPLY``."""
+    try:
+        prompt, reply = map(float, text.split(":"))
+    except ValueError:
+        raise UsageError(
+            f"--iqa-price {text}: expected PROMPT:REPLY, US dollars for a million tokens of each, "
+            "as in 2.5:10"
+        ) from None
+    return prompt, reply

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from iqa_checks.agreement import ChanceLevel, Correlation, chance_level, correlation
-from iqa_checks.gate import Gate, describe, judge
+from iqa_checks.gate import Gate, cost_per_judgement, describe, judge
+from iqa_checks.paper import PaperFigure
 from iqa_checks.replies import Reply
 
 UNDEFINED = Correlation(None, None, None, 0.95, 10, reason="all scores are equal")
@@ -41,12 +42,18 @@ def result(srcc=None, plcc=None, *, chance_p: float | None = 0.001, unparsed: in
         unparsed_rate=unparsed / n,
         unparsed={"refusal": unparsed} if unparsed else {},
         asked=tuple(
-            SimpleNamespace(reply=Reply("Score: 50", latency_s=k, origin=origin))
+            SimpleNamespace(
+                reply=Reply(
+                    "Score: 50", latency_s=k, origin=origin,
+                    prompt_tokens=800, completion_tokens=20,
+                )
+            )
             for k, origin in zip(range(n), itertools.cycle(("new", "new", "reused")))
         ),
         tie_rate=0.3,
         consistency=0.8,
-    )
+        retest=0.9,
+    )  # fmt: skip
 
 
 def verdict(measured_result, **gate) -> tuple[str, bool]:
@@ -212,10 +219,18 @@ def test_descriptions():
         ({"min_consistency": 0.81}, "FAIL"),
         ({"max_latency_s": 9.5}, "PASS"),
         ({"max_latency_s": 8.9}, "FAIL"),
+        ({"min_retest": 0.9}, "PASS"),
+        ({"min_retest": 0.91}, "FAIL"),
+        ({"max_cost_usd": 0.0023, "price_per_million": (2.5, 10.0)}, "PASS"),
+        ({"max_cost_usd": 0.0021, "price_per_million": (2.5, 10.0)}, "FAIL"),
+        ({"max_cost_usd": 0.0, "price_per_million": (0.0, 0.0)}, "PASS"),
     ],
 )
 def test_manners_are_gated(gate, status):
-    """Ties, order effects, and the median time of new replies (9 s here)."""
+    """Ties, order effects, reliability, the median time of new replies (9 s here), and cost.
+
+    A reply costs (800 x 2.5 + 20 x 10) / 1e6 = .0022 dollars.
+    """
     assert verdict(result(), min_srcc=0.5, **gate)[0] == status
 
 
@@ -226,6 +241,49 @@ def test_manners_that_were_not_measured_pass():
     silent.asked = ()
     gate = {"max_tie_rate": 0.0, "min_consistency": 1.0, "max_latency_s": 0.0}
     assert verdict(silent, min_srcc=0.5, **gate) == ("PASS", True)
+
+
+def test_unusable_replies_are_paid_for_too():
+    """A judgement that took two replies costs two."""
+    half = result(unparsed=10)
+    assert cost_per_judgement(half, (2.5, 10.0)) == pytest.approx(2 * 0.0022)
+    assert cost_per_judgement(result(unparsed=20), (2.5, 10.0)) is None
+
+
+def test_unknown_cost_and_reliability_are_doubts_not_zero():
+    """Tokens that nobody counted, and repeats without spread: INCONCLUSIVE, and strict fails."""
+    silent = result()
+    silent.asked = tuple(SimpleNamespace(reply=Reply("Score: 50")) for _ in range(5))
+    silent.retest = None
+    assert cost_per_judgement(silent, (2.5, 0.0)) is None
+    assert cost_per_judgement(silent, (0.0, 0.0)) == 0.0
+    gate = {"max_cost_usd": 1.0, "price_per_million": (2.5, 10.0)}
+    assert verdict(silent, min_srcc=0.5, **gate) == ("INCONCLUSIVE", True)
+    assert verdict(silent, min_srcc=0.5, min_retest=0.5, strict=True) == ("INCONCLUSIVE", False)
+    assert "counts no tokens" in str(judge(silent, Gate(min_srcc=0.5, **gate)))
+
+
+def test_alpha_is_shared_by_the_gates_of_a_cell():
+    """SRCC and PLCC gates of one cell fail it at half the rate each; one gate alone has it all."""
+    both = {"min_srcc": 0.8, "min_plcc": 0.8}
+    assert Gate(**both, n_cells=2).alpha_of_a_test == pytest.approx(0.0125)
+    assert Gate(min_srcc=0.8).alpha_of_a_test == Gate().alpha_of_a_test == 0.05
+    cell = result(at_p(0.03, 0.8), measured(0.9))
+    assert verdict(cell, min_srcc=0.8) == ("FAIL", False)
+    assert verdict(cell, **both) == ("INCONCLUSIVE", True)
+
+
+def test_the_papers_figure_is_a_gate():
+    """Significantly below it fails; just below it is no proof; the note stands in every verdict."""
+    figure = PaperFigure("llava-v1.6", 0.8)
+    gate = {"paper": figure, "notes": ("Another model.",)}
+    judged = judge(result(measured(0.4)), Gate(**gate))
+    assert judged.status == "FAIL"
+    assert "the paper's 0.800 of llava-v1.6: significantly below" in str(judged)
+    assert str(judged).endswith("Another model.")
+    assert verdict(result(measured(0.78)), **gate) == ("INCONCLUSIVE", True)
+    assert verdict(result(measured(0.82)), **gate) == ("PASS", True)
+    assert verdict(result(UNDEFINED), **gate) == ("FAIL", False)
 
 
 def test_expected_failure_passes_and_says_so():

@@ -44,10 +44,11 @@ def test_manners_and_expected_failures_are_read(tmp_path):
     (line,) = gates(
         tmp_path,
         "- {scenario: nr, max_tie_rate: 0.4, min_consistency: 0.7, max_latency_s: 30,"
-        " xfail: not yet}\n",
+        " min_retest: 0.9, max_cost_usd: 0.01, like_paper: gpt4v, xfail: not yet}\n",
     )
     assert limits_for([line], CELL) == {
-        "max_tie_rate": 0.4, "min_consistency": 0.7, "max_latency_s": 30.0, "xfail": "not yet",
+        "max_tie_rate": 0.4, "min_consistency": 0.7, "max_latency_s": 30.0, "min_retest": 0.9,
+        "max_cost_usd": 0.01, "like_paper": "gpt4v", "xfail": "not yet",
     }  # fmt: skip
 
 
@@ -62,6 +63,9 @@ def test_manners_and_expected_failures_are_read(tmp_path):
         ("- {max_latency_s: .nan}", "max_latency_s must be a number"),
         ("- {scenario: nr}", "gate 1 asks nothing"),
         ("- {scenario: nr, xfail: 1}", "xfail says in words"),
+        ("- {max_cost_usd: -1}", "max_cost_usd must be a number in 0..inf"),
+        ("- {like_paper: gpt5}", "like_paper is true .* or one of .*llava-v1.6.*got 'gpt5'"),
+        ("- {like_paper: [1]}", "like_paper is true"),
         ("min_srcc: 0.5", "expected a list of gates, got dict"),
         ("- 0.5", "expected {selector: pattern, limit: value}"),
         ("- {a: [", "cannot be read"),

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from iqa_checks.cell import Cell
 from iqa_checks.datasets import StimulusSource
 from iqa_checks.errors import IqaChecksError, StimulusError, UsageError
-from iqa_checks.settings import Settings, check
+from iqa_checks.paper import PaperFigure
+from iqa_checks.settings import Settings, check, read_price
 
 
 @pytest.fixture
@@ -76,6 +78,66 @@ def test_strategies_are_read_before_the_run(settings, tmp_path):
     path.write_text("a: 3")
     with pytest.raises(UsageError, match="strategy 'a' must read"):
         check(replace(settings, strategies=path))
+
+
+def gated(settings, tmp_path, line, **changed):
+    path = tmp_path / "gates.yaml"
+    path.write_text(f"- {line}\n")
+    return replace(settings, gates=path, **changed)
+
+
+@pytest.mark.parametrize(
+    ("line", "changed", "said"),
+    [
+        ("{max_cost_usd: 0.01}", {"model": "openai:mine"}, r"price of openai:mine .*--iqa-price"),
+        ("{like_paper: true}", {"preset": "paper"}, "no figures of observer"),
+        ("{like_paper: gpt4v}", {}, "--iqa-preset paper"),
+    ],
+)
+def test_gates_that_this_model_cannot_have(settings, tmp_path, line, changed, said):
+    """Before anything is collected; another model's line is not looked at."""
+    with pytest.raises(UsageError, match=said) as caught:
+        check(gated(settings, tmp_path, line, **changed))
+    assert "\n" not in str(caught.value)
+    other = line.replace("{", "{model: another, ")
+    check(gated(settings, tmp_path, other, **changed))
+
+
+def test_prices(settings, tmp_path):
+    """One that is given counts, a registry's serves otherwise, and observers cost nothing."""
+    line = "{max_cost_usd: 0.01}"
+    check(gated(settings, tmp_path, line))
+    check(gated(settings, tmp_path, line, model="gpt-4o"))
+    given = gated(settings, tmp_path, line, model="openai:mine", price=read_price("0.5:2"))
+    check(given)
+    assert given.spec.price_per_million == (0.5, 2.0)
+    with pytest.raises(UsageError, match="--iqa-price 3: expected PROMPT:REPLY"):
+        read_price("3")
+    for price in ((-1.0, 2.0), (float("nan"), 2.0), (float("inf"), 0.0)):
+        with pytest.raises(UsageError, match="--iqa-price: expected prices of 0 or more"):
+            check(replace(settings, price=price))
+
+
+def test_gate_of_a_cell(settings, tmp_path, rated_set):
+    """Repeats, price and the paper's figure come from the run; a set without a figure says so."""
+    stimuli = rated_set([1.0, 2.0, 3.0, 4.0, 5.0])
+    cell = Cell(replace(stimuli, name="SPAQ"), "nr", "double", preset="paper")
+    with pytest.raises(UsageError, match="--iqa-repeats 3"):
+        gated(settings, tmp_path, "{min_retest: 0.9}").gate(cell, 1)
+    twice = gated(settings, tmp_path, "{min_retest: 0.9}").gate(replace(cell, repeats=2), 1)
+    assert twice.min_retest == 0.9
+    cost = gated(settings, tmp_path, "{max_cost_usd: 1}", model="gpt-4o").gate(cell, 1)
+    assert cost.price_per_million == (2.5, 10.0)
+    paper = gated(settings, tmp_path, "{like_paper: true}", model="gpt4v", preset="paper")
+    gate = paper.gate(cell, 1)
+    assert gate.paper == PaperFigure("gpt4v", 0.834)
+    assert gate.notes == ("The paper's gpt4v was gpt-4-vision-preview: gpt-4o is another model.",)
+    absent = paper.gate(replace(cell, stimuli=stimuli), 1)
+    assert absent.paper is None
+    assert "Table 1 has no gpt4v on nr-double-standard-" in absent.notes[0]
+    assert paper.gate(replace(cell, selection="difficult"), 1).paper is None
+    with pytest.raises(UsageError, match="--iqa-preset paper"):
+        paper.gate(replace(cell, preset="sound"), 1)
 
 
 def test_identity_decides_what_is_resumed(settings):

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from iqa_checks.paper import paper_tables
 from iqa_checks.report.row import Interval, Row
-from iqa_checks.report.table1 import _LETTER, _escaped, paper_tables
+from iqa_checks.report.table1 import _LETTER, _escaped
 from iqa_checks.report.tables import number, printable
 
 if TYPE_CHECKING:

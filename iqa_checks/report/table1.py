@@ -13,10 +13,9 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 from typing import Any
 
+from iqa_checks.paper import paper_tables
 from iqa_checks.report.row import Interval, Row
 from iqa_checks.report.tables import number, printable
 
@@ -69,16 +68,6 @@ def table1(rows: Sequence[Row]) -> Table1:
         lines = (*theirs, *ours, Line("chance", "", "chance", chance))
         sections.append((protocol, lines))
     return Table1(columns, tuple(sections))
-
-
-@cache
-def paper_tables() -> dict[str, Any]:
-    """The paper's result tables, as transcribed."""
-    import yaml
-
-    source = resources.files("iqa_checks").joinpath("data/paper_tables.yaml")
-    tables: dict[str, Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
-    return tables
 
 
 def _column(row: Row) -> str:
