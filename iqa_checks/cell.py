@@ -42,6 +42,7 @@ from iqa_checks.protocols import (
     repeated,
     single_stimulus,
 )
+from iqa_checks.retest import retest
 from iqa_checks.scaling import Comparisons, QualityScale, pairs_from_ranking, scale
 from iqa_checks.stimuli import StimulusSet
 from iqa_checks.summary_statistics import fit_direction, rank_statistic, summarise
@@ -92,7 +93,8 @@ class CellResult:
 
     ``scores`` are on the model's own scale, shape (M,), nan where no reply gave one. ``srcc`` is
     the headline: pooled (NR), or the mean over references (FR), where ``srcc_pooled`` stands
-    beside it. ``plcc`` is after a monotone logistic, ``plcc_raw`` without.
+    beside it. ``plcc`` is after a monotone logistic, ``plcc_raw`` without. ``retest`` is the
+    reliability of repeated trials (see `retest.Retest`), None without repeats.
     """
 
     cell: Cell
@@ -108,6 +110,8 @@ class CellResult:
     position_bias: float | None = None
     consistency: float | None = None
     tie_rate: float | None = None
+    retest: float | None = None
+    retest_kappa: float | None = None
     warnings: tuple[str, ...] = ()
     unparsed: dict[str, int] = field(default_factory=dict)
 
@@ -268,6 +272,8 @@ def _measured(cell: Cell, asked: tuple[Asked, ...]) -> CellResult:
         else:
             warnings += [w for w in quality.warnings if "component" not in w]
     agreement = _agreement(cell, scores)
+    trials, judgements = [a.trial for a in asked], [a.judgement for a in asked]
+    reliability = retest(trials, judgements) if cell.repeats > 1 else None
     srcc: Correlation = agreement["srcc"]
     few = srcc.n < 4 if srcc.n_clusters is None else srcc.n_clusters < 3
     if srcc.value is not None and few:
@@ -280,6 +286,8 @@ def _measured(cell: Cell, asked: tuple[Asked, ...]) -> CellResult:
         position_bias=bias,
         consistency=_consistency(asked),
         tie_rate=_tie_rate(asked),
+        retest=None if reliability is None else reliability.value,
+        retest_kappa=None if reliability is None else reliability.kappa,
         warnings=tuple(warnings),
         unparsed=dict(sorted(reasons.items())),
     )

@@ -399,3 +399,23 @@ def test_disconnected_comparisons_are_warned_about(rated_set, exact):
     result = run_cell(Cell(stimuli, "nr", "double"), exact(stimuli, say=within_halves))
     assert any("component" in warning for warning in result.warnings)
     assert Counter(type(a.judgement) for a in result.asked)[Unparsed] >= 16
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_repeats_have_a_reliability(rated_set, exact, protocol):
+    """1 for an observer who says the same again, less for one who does not, None without."""
+    stimuli = rated_set([10, 30, 50, 70, 90, 20])
+
+    def forgetful(worths, prompt):
+        return answer([100 - w for w in worths] if prompt.repeat >= 1000 else worths, prompt)
+
+    once = run_cell(Cell(stimuli, "nr", protocol), exact(stimuli))
+    steady = run_cell(Cell(stimuli, "nr", protocol, repeats=2), exact(stimuli))
+    fickle = run_cell(Cell(stimuli, "nr", protocol, repeats=2), exact(stimuli, say=forgetful))
+    assert (once.retest, once.retest_kappa) == (None, None)
+    assert steady.retest == pytest.approx(1.0)
+    assert fickle.retest <= 0
+    if protocol == "single":
+        assert steady.retest_kappa is None
+    else:
+        assert (steady.retest_kappa, fickle.retest_kappa < 0) == (1.0, True)

@@ -33,7 +33,8 @@ class Row:
 
     ``srcc`` is the headline (FR: mean over references, ``srcc_pooled`` beside it). ``chance_srcc``
     is what 1 in 20 permutations reach. ``replies`` counts by origin: new, resumed, reused.
-    ``per_stimulus`` holds name, SHA-256, human score and model score of each stimulus.
+    ``per_stimulus`` holds name, SHA-256, human score and model score of each stimulus. ``retest``
+    is the reliability of repeated trials (`retest.Retest`), None without repeats.
     """
 
     cell: str
@@ -71,6 +72,8 @@ class Row:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     per_stimulus: tuple[tuple[str, str, float, float | None], ...]
+    retest: float | None = None  # rows saved before there were these fields have the default
+    retest_kappa: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """As nested dicts and lists."""
@@ -132,6 +135,8 @@ def row_of(result: CellResult, verdict: Verdict, model: str) -> Row:
             (s.path.name, s.sha256, float(s.mos), None if score != score else float(score))
             for s, score in zip(stimuli.stimuli, result.scores.tolist(), strict=True)
         ),
+        retest=_float(result.retest),
+        retest_kappa=_float(result.retest_kappa),
     )
 
 

@@ -1,6 +1,6 @@
 """Tables of rows, one function per format behind `TABLE_FORMATS`.
 
-All formats show the same columns (`COLUMNS`); to add a format, add a function and a line.
+All formats show the same columns (`columns`); to add a format, add a function and a line.
 """
 
 from __future__ import annotations
@@ -33,6 +33,20 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
+#: Shown only where some row has them.
+SOMETIMES: dict[str, Callable[[Row], str]] = {
+    "retest": lambda row: number(row.retest),
+}
+
+
+def columns(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
+    """The columns of a table of ``rows``: the verdict is always the last."""
+    *always, verdict = COLUMNS
+    shown = [name for name in SOMETIMES if any(getattr(row, name) is not None for row in rows)]
+    both = COLUMNS | SOMETIMES
+    return {name: both[name] for name in (*always, *shown, verdict)}
+
+
 def printable(text: str) -> str:
     """A name as it may be shown: control characters are spelt out, not obeyed."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -55,7 +69,7 @@ def interval(measured: Interval) -> str:
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
-    return [[printable(read(row)) for read in COLUMNS.values()] for row in rows]
+    return [[printable(read(row)) for read in columns(rows).values()] for row in rows]
 
 
 def terminal_table(rows: Sequence[Row], *, color: bool = False) -> str:
@@ -66,7 +80,7 @@ def terminal_table(rows: Sequence[Row], *, color: bool = False) -> str:
     from rich.text import Text
 
     table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for name in COLUMNS:
+    for name in columns(rows):
         right = name not in ("stimuli", "protocol", "strategy", "verdict")
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for row, line in zip(rows, cells(rows), strict=True):
@@ -83,7 +97,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
     def escaped(text: str) -> str:
         return text.replace("|", "\\|")
 
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    heads = columns(rows)
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     lines += ["| " + " | ".join(map(escaped, line)) + " |" for line in cells(rows)]
     return "\n".join(lines) + "\n"
 
@@ -95,7 +110,7 @@ def csv_table(rows: Sequence[Row]) -> str:
     names = ("srcc", "srcc_pooled", "plcc", "plcc_raw", "krcc")
     parts = [f"{name}{part}" for name in names for part in ("", "_low", "_high")]
     plain = ("model", "stimuli", "scenario", "protocol", "strategy", "preset", "n", "trials")
-    rates = ("chance_srcc", "chance_plcc", "unparsed_rate", "tie_rate", "position_bias")
+    rates = ("chance_srcc", "chance_plcc", "unparsed_rate", "tie_rate", "position_bias", "retest")
     writer.writerow([*plain, *parts, *rates, "verdict"])
     for row in rows:
         intervals = [getattr(row, name) for name in names]

@@ -151,3 +151,15 @@ def test_results_are_written_and_read_back(row, settings, tmp_path):
     assert "- builtin: a note" in text
     assert text.endswith("compared with v1\n")
     assert len(list(csv.DictReader((folder / "results.csv").open(newline="")))) == 2
+
+
+@pytest.mark.parametrize("name", ["terminal", "markdown"])
+def test_reliability_is_shown_where_there_were_repeats(row, name):
+    """One column, before the verdict; empty for the cells without."""
+    show = TABLE_FORMATS[name]
+    repeated, other = replace(row, retest=0.873), replace(row, cell="other")
+    assert "retest" not in show([row])
+    head = next(line for line in show([repeated, other]).splitlines() if "retest" in line)
+    assert head.index("retest") < head.index("verdict")
+    assert ".873" in show([other, repeated])
+    assert "0.873" in TABLE_FORMATS["csv"]([repeated])
