@@ -400,8 +400,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     run = session.config.stash[_STATE]
     run.n_cells = len(cells)
     run.n_at_hand = _n_at_hand(cells, run) if cells else 0
-    if cells and not _is_worker(session.config) and not session.config.option.collectonly:
-        _announce(session.config, [item.nodeid for item in cells])
+    asking = [item.nodeid for item in session.items if _ASKS.search(item.nodeid)]
+    if asking and not _is_worker(session.config) and not session.config.option.collectonly:
+        _announce(session.config, asking)
 
 
 def _n_at_hand(cells: Sequence[pytest.Item], run: _Run) -> int:
@@ -425,7 +426,7 @@ def _announce(config: pytest.Config, ids: list[str]) -> None:
     settings = config.stash[_STATE].settings
     if config.getoption("iqa_plan") or settings.policy == "replay":
         return
-    names = [name[found.start() + 1 : -1] for name in ids if (found := _CELL_ID.search(name))]
+    names = [name[found.start() + 1 : -1] for name in ids if (found := _ASKS.search(name))]
     try:
         line = announcement(names, settings)
     except IqaChecksError as error:

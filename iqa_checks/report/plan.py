@@ -47,6 +47,20 @@ def plan_line(cell: Cell, spec: ModelSpec) -> PlanLine:
     return line_of(cell.id, plan(cell), spec)
 
 
+def images_line(n_images: int, settings: Settings) -> PlanLine:
+    """Count what the check of a list of ``n_images`` would ask."""
+    from iqa_checks.builtin import damaged_versions
+    from iqa_checks.models import find_model
+    from iqa_checks.multi_image import N_CONTENTS, prompts_of
+
+    source = settings.source
+    contents = damaged_versions(
+        source.cache_dir, photos=source.photos, n=N_CONTENTS, seed=source.seed
+    )
+    prompts = list(prompts_of(contents, n_images).values())
+    return line_of(f"{n_images} images seen", prompts, find_model(settings.model))
+
+
 def line_of(name: str, prompts: Sequence[Prompt], spec: ModelSpec) -> PlanLine:
     """Count what some prompts would ask of a model."""
     per_image = spec.tokens_per_image
@@ -76,19 +90,22 @@ def line_of(name: str, prompts: Sequence[Prompt], spec: ModelSpec) -> PlanLine:
 def announcement(names: Sequence[str], settings: Settings) -> str:
     """One line on what a paid run is about to ask; '' for a model that costs nothing.
 
-    ``names`` are cell ids ("fr-double-standard-builtin"); those whose stimuli are absent will skip
-    and are left out.
+    ``names`` are cell ids ("fr-double-standard-builtin"), or "images-4" for the check that every
+    one of 4 images is seen. Cells whose stimuli are absent will skip and are left out.
     """
     spec = settings.spec
     if spec.provider != "openai":
         return ""
     loaded: dict[tuple[str, str], StimulusSet | None] = {}
-    cells = [cell for name in names if (cell := _cell(name, settings, loaded)) is not None]
-    total = _total([plan_line(cell, spec) for cell in cells])
+    checked = [name for name in names if name.startswith("images-")]
+    found = [_cell(name, settings, loaded) for name in names if name not in checked]
+    cells = [cell for cell in found if cell is not None]
+    checks = [images_line(int(name.removeprefix("images-")), settings) for name in checked]
+    total = _total([*(plan_line(cell, spec) for cell in cells), *checks])
     cost = "" if total.cost is None else f", about {total.cost:.2f} US dollars"
     return (
         f"asking {settings.model}: up to {total.calls:,} calls with {total.images:,} images in "
-        f"{len(cells)} cells, about {total.tokens:,} tokens{cost}, less what is stored already"
+        f"{len(cells) + len(checks)} tests, about {total.tokens:,} tokens{cost}, less what is stored already"
     )
 
 
