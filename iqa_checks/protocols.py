@@ -44,9 +44,20 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Answer of a double-stimulus trial, in presentation order."""
+    """Answer of a double-stimulus trial, in presentation order.
+
+    ``outcome`` is the soft answer where there is one: the probability of "first" and half that of
+    "comparable", in 0..1.
+    """
 
     choice: Choice
+    outcome: float | None = None
+
+    @property
+    def worth(self) -> float:
+        """Wins of the first stimulus: the soft outcome, or 1, 0 or half of one as written."""
+        written = {"first": 1.0, "second": 0.0, "comparable": 0.5}[self.choice]
+        return written if self.outcome is None else self.outcome
 
 
 @dataclass(frozen=True, slots=True)

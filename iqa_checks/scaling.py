@@ -111,7 +111,7 @@ class Comparisons:
         ----------
         judgements
             `outcome` is 1.0 or 'first' when the first stimulus won, 0.0 or 'second' when the
-            second did, 0.5 or 'comparable' for a tie.
+            second did, 0.5 or 'comparable' for a tie; a share between is so much of a win.
         n_stimuli
             Number of stimuli M.
         tie_weight
@@ -833,8 +833,8 @@ def _positions(edges: Comparisons) -> NDArray[np.int8]:
 
 def _outcome(outcome: Outcome, row: int) -> float:
     value = _OUTCOME_WORDS.get(outcome) if isinstance(outcome, str) else float(outcome)
-    if value not in (0.0, 0.5, 1.0):
-        expected = "1.0 ('first'), 0.0 ('second') or 0.5 ('comparable')"
+    if value is None or not 0.0 <= value <= 1.0:
+        expected = "1.0 ('first'), 0.0 ('second'), 0.5 ('comparable') or a share between"
         raise ValueError(f"judgement {row}: outcome must be {expected}, got {outcome!r}")
     return float(value)
 

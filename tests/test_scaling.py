@@ -76,6 +76,13 @@ def test_preference_matrix_counts_wins_and_splits_ties() -> None:
     np.testing.assert_array_equal(preference_matrix(judgements, 3), expected)
 
 
+def test_preference_matrix_takes_shares_of_a_win() -> None:
+    """A soft answer: three quarters of a win, whatever a tie is worth."""
+    for tie_weight in (0.5, 1.0):
+        matrix = preference_matrix([(0, 1, 0.75)], 2, tie_weight=tie_weight)
+        assert (matrix[0, 1], matrix[1, 0]) == (0.75, 0.25)
+
+
 def test_preference_matrix_tie_weight_of_the_paper() -> None:
     """A tie of the released code is a full win for both."""
     matrix = preference_matrix([(0, 1, 0.5)], 2, tie_weight=1.0)
@@ -434,7 +441,8 @@ def test_no_comparisons_give_zeros(method: str, n_stimuli: int) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: preference_matrix([(0, 1, 0.7)], 2), "judgement 0.*0.7"),
+        (lambda: preference_matrix([(0, 1, 1.7)], 2), "judgement 0.*1.7"),
+        (lambda: preference_matrix([(0, 1, float("nan"))], 2), "judgement 0.*nan"),
         (lambda: preference_matrix([(0, 1, "left")], 2), "judgement 0.*'left'"),
         (lambda: preference_matrix([(0, 5, 1.0)], 3), r"second .*0\.\.2, got 5 at index 0"),
         (lambda: preference_matrix([(1, 1, 1.0)], 3), "meet itself, got 1"),
