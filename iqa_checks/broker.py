@@ -319,8 +319,17 @@ class Broker:
         if not self._answered:
             async with self._first:
                 if not self._answered:
+                    await self._start()
                     return await self._attempts(prompt)
         return await self._attempts(prompt)
+
+    async def _start(self) -> None:
+        """Get the model ready; what keeps it from that ends the run."""
+        self._check_open()
+        try:
+            await self.backend.start()
+        except IqaChecksError as error:
+            raise self._end(error) from None
 
     async def _attempts(self, prompt: Prompt) -> Reply:
         self._check_open()

@@ -1,9 +1,10 @@
 """Every model behind one protocol: a prompt goes in, a reply comes out.
 
 ``--model`` takes a name of ``models.yaml``, ``openai:ID`` for any other model of an
-OpenAI-compatible endpoint, or a simulated observer with parameters
-(``observer:noise=5,lapse=0.1``). To add a model, add a line to ``models.yaml``; to add a provider,
-write a `Backend` in a file of its own and add it to `PROVIDERS`.
+OpenAI-compatible endpoint, weights at hand (``FOLDER``, ``hub:ORG/NAME``; see `engines`), or a
+simulated observer with parameters (``observer:noise=5,lapse=0.1``). To add a model, add a line to
+``models.yaml``; to add a provider, write a `Backend` in a file of its own and add it to
+`PROVIDERS`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Protocol
 
 from iqa_checks.errors import UsageError, known_names
@@ -31,6 +33,13 @@ class Backend(Protocol):
 
     fingerprint: str
     paid: bool
+
+    async def start(self) -> None:
+        """Get ready for the first request: what takes long, such as loading a model.
+
+        May be called again. Raises `EndpointError` or `UsageError`, which end the run.
+        """
+        ...
 
     async def ask(self, prompt: Prompt) -> Reply:
         """Answer one prompt.
@@ -57,12 +66,27 @@ class TryAgain(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """How a local model is served where no base URL is given.
+
+    ``engine`` is a name of `engines.ENGINES` or a command, '' for the one that suits;
+    ``timeout_s`` what it may take to get ready, in seconds; ``logs`` the folder of its log.
+    """
+
+    engine: str = ""
+    timeout_s: float = 600.0
+    trust_remote_code: bool = False
+    logs: Path = Path(".iqa/engines")
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
-    """How an endpoint is reached: nothing here may change an answer, so no key depends on it."""
+    """How an endpoint is reached. No key depends on it, but for the engine of a local model."""
 
     base_urls: tuple[str, ...] = ()
     api_key_env: str = "OPENAI_API_KEY"
     timeout_s: float = 120.0
+    serving: Serving = Serving()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +117,7 @@ class ModelSpec:
 
 
 def find_model(text: str) -> ModelSpec:
-    """Read ``--model``: a registry name, ``openai:ID``, or a simulated observer.
+    """Read ``--model``: a registry name, ``openai:ID``, weights, or a simulated observer.
 
     Raises `UsageError` for an unknown name (listing the known) or unreadable parameters.
     """
@@ -104,10 +128,17 @@ def find_model(text: str) -> ModelSpec:
         return ModelSpec(text, "openai", rest, {"temperature": 0})
     if name in SIMULATED:
         return ModelSpec(text, name, name, _parameters(rest, text))
+    if name == "hub":
+        return _weights(text, _hub_name(rest))
     registry = load_models()
-    if text not in registry:
-        raise known_names("model", text, [*registry, *SIMULATED, "openai:ID"])
-    return registry[text]
+    if text in registry:
+        return registry[text]
+    if text == IN_THE_BOX:
+        return _weights(text, str(folder_in_the_box()))
+    if Path(text).is_dir() or text.startswith((".", "/", "~")):
+        return _weights(text, text)
+    known = [*registry, *SIMULATED, IN_THE_BOX, "openai:ID", "hub:ORG/NAME", "FOLDER"]
+    raise known_names("model", text, known)
 
 
 @cache
@@ -121,7 +152,40 @@ def load_models() -> dict[str, ModelSpec]:
 
 def open_backend(spec: ModelSpec, access: Access) -> Backend:
     """Make the backend of a model; nothing is sent and no weights are loaded yet."""
+    if is_served_here(spec, access):
+        from iqa_checks.models.engines import open_local
+
+        return open_local(spec, access)
+    if access.serving.engine:
+        raise UsageError(
+            f"--iqa-engine {access.serving.engine}: --model {spec.name} is served elsewhere; leave "
+            "it out, or name weights: --model FOLDER or hub:ORG/NAME, without --iqa-base-url"
+        )
     return PROVIDERS[spec.provider](spec, access)
+
+
+def is_served_here(spec: ModelSpec, access: Access) -> bool:
+    """Whether this run has to start the model itself: it knows the weights and no base URL."""
+    return bool(spec.repository) and not access.base_urls
+
+
+def folder_in_the_box() -> Path:
+    """The model that comes with the project's repository: in its checkout, or the working folder.
+
+    Raises `UsageError` where there is none, as in an installation from a wheel.
+    """
+    for root in (Path(__file__).parents[2], Path.cwd()):
+        if (root / "fixtures/models" / IN_THE_BOX / "config.json").is_file():
+            return root / "fixtures/models" / IN_THE_BOX
+    raise UsageError(
+        f"--model {IN_THE_BOX}: its weights are in the project's repository "
+        f"(fixtures/models/{IN_THE_BOX}) and not in {Path.cwd()}; give their folder: --model FOLDER"
+    )
+
+
+def default_model() -> tuple[str, str]:
+    """The model to ask when none is named, and why. Nothing heavy is imported."""
+    return "observer", "the default"
 
 
 def request_of(prompt: Prompt, fingerprint: str) -> dict[str, Any]:
@@ -148,6 +212,18 @@ def key_of(request: dict[str, Any]) -> str:
 
 
 def _parameters(text: str, spec: str) -> dict[str, Any]:
+def _weights(name: str, repository: str) -> ModelSpec:
+    return ModelSpec(name, "openai", repository, {"temperature": 0}, repository=repository)
+
+
+def _hub_name(text: str) -> str:
+    """ORG/NAME, as the hub writes it."""
+    organisation, _, name = text.partition("/")
+    if not (organisation and name) or "/" in name:
+        raise UsageError(f"--model hub:{text}: expected hub:ORG/NAME, as the hub names it")
+    return text
+
+
     """Read ``noise=5,lapse=0.1``."""
     parameters: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
@@ -176,6 +252,7 @@ def _open_observer(spec: ModelSpec, access: Access) -> Backend:
 
 
 SIMULATED = ("observer", "random")
+IN_THE_BOX = "tiny-llava"
 PROVIDERS: dict[str, Callable[[ModelSpec, Access], Backend]] = {
     "openai": _open_openai,
     "observer": _open_observer,

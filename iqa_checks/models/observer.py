@@ -121,6 +121,9 @@ class InProcessObserver:
         parameters = sorted(spec.parameters.items())
         self.fingerprint = json.dumps(["simulated", spec.model, parameters])
 
+    async def start(self) -> None:
+        return None
+
     async def ask(self, prompt: Prompt) -> Reply:
         started = time.perf_counter()
         text = await asyncio.to_thread(self._reply, prompt)
