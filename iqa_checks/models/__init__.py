@@ -211,7 +211,6 @@ def key_of(request: dict[str, Any]) -> str:
     ).hexdigest()
 
 
-def _parameters(text: str, spec: str) -> dict[str, Any]:
 def _weights(name: str, repository: str) -> ModelSpec:
     return ModelSpec(name, "openai", repository, {"temperature": 0}, repository=repository)
 
@@ -224,6 +223,7 @@ def _hub_name(text: str) -> str:
     return text
 
 
+def _parameters(text: str, spec: str) -> dict[str, Any]:
     """Read ``noise=5,lapse=0.1``."""
     parameters: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
@@ -251,8 +251,8 @@ def _open_observer(spec: ModelSpec, access: Access) -> Backend:
     return InProcessObserver(spec)
 
 
-SIMULATED = ("observer", "random")
 IN_THE_BOX = "tiny-llava"
+SIMULATED = ("observer", "random")
 PROVIDERS: dict[str, Callable[[ModelSpec, Access], Backend]] = {
     "openai": _open_openai,
     "observer": _open_observer,

@@ -71,13 +71,13 @@ class OpenAIChat:
     async def start(self) -> None:
         if not self._clients:
             await asyncio.to_thread(self._connect)
+
+    async def ask(self, prompt: Prompt) -> Reply:
+        await self.start()
         client = self._clients[next(self._turn) % len(self._clients)]
         body = await asyncio.to_thread(self._body, prompt)
         started = time.perf_counter()
         try:
-
-    async def ask(self, prompt: Prompt) -> Reply:
-        await self.start()
             # The client bounds the time between two bytes, which a slow drip never exceeds.
             answer = await asyncio.wait_for(
                 client.post("/chat/completions", content=body, cast_to=bytes),
