@@ -16,7 +16,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -71,6 +71,14 @@ _REPLIES = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("settled_at", sa.Float),  # when a run that took this reply over has finished
 )
+_DETAILS = sa.Table(  # of the replies that have any: a table, so that older stores need no change
+    "reply_details",
+    _METADATA,
+    sa.Column("run_id", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True, index=True),
+    sa.Column("changed", sa.Text, nullable=False),
+    sa.Column("logprobs", sa.Text, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,9 @@ class Reply:
     """What a model answered. ``latency_s`` in seconds, ``created_at`` in seconds since the epoch.
 
     ``served_model`` is the identity that the endpoint states, ``''`` where it states none.
+    ``changed`` says in sentences, joined by "; ", what of the asked parameters was not sent as
+    asked. ``logprobs`` are those of the last tokens as `parsing.soft.pack` makes them, ``''``
+    where none were asked for or none came.
     """
 
     text: str
@@ -88,6 +99,8 @@ class Reply:
     latency_s: float = 0.0
     created_at: float = 0.0
     origin: Origin = "new"
+    changed: str = ""
+    logprobs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +171,13 @@ class ReplyStore:
             return {}
         which = _REPLIES.c.run_id.not_in(self._alive) if finished_runs else self._taken_over()
         found: dict[str, Reply] = {}
+        same = sa.and_(_DETAILS.c.run_id == _REPLIES.c.run_id, _DETAILS.c.key == _REPLIES.c.key)
+        every = sa.select(_REPLIES, _DETAILS.c.changed, _DETAILS.c.logprobs)
+        every = every.select_from(_REPLIES.outerjoin(_DETAILS, same))
         with self._transaction() as connection:
             for start in range(0, len(keys), LOOKUP_CHUNK):
                 chunk = _REPLIES.c.key.in_(keys[start : start + LOOKUP_CHUNK])
-                query = sa.select(_REPLIES).where(chunk, which).order_by(_REPLIES.c.created_at)
+                query = every.where(chunk, which).order_by(_REPLIES.c.created_at)
                 for row in connection.execute(query):
                     found[row.key] = self._reply(row)
         return found
@@ -184,7 +200,7 @@ class ReplyStore:
         said = "; ".join(_difference(name, best.get(name), request[name]) for name in differing)
         return f"the nearest stored request ({best['template']}, {when}) differs in {said}"
 
-    def add(self, batch: Iterable[Stored]) -> None:
+    def add(self, batch: Sequence[Stored]) -> None:
         """Commit replies; when this returns they survive a kill of the process."""
         rows, texts = [], {}
         for item in batch:
@@ -204,10 +220,22 @@ class ReplyStore:
                 }
             )
         said = [{"sha256": sha256, "text": text} for sha256, text in texts.items()]
+        details = [
+            {
+                "run_id": self.run_id,
+                "key": item.key,
+                "changed": item.reply.changed,
+                "logprobs": item.reply.logprobs,
+            }
+            for item in batch
+            if item.reply.changed or item.reply.logprobs
+        ]
         with self._transaction() as connection:
             # Another run may write the same text at this moment.
             connection.execute(self._insert(_TEXTS).on_conflict_do_nothing(), said)
             connection.execute(_REPLIES.insert(), rows)
+            if details:
+                connection.execute(_DETAILS.insert(), details)
 
     def heartbeat(self) -> None:
         """Tell other runs that this one is alive."""
@@ -272,6 +300,8 @@ class ReplyStore:
             row.latency_s,
             row.created_at,
             "resumed" if resumed else "reused",
+            row.changed or "",
+            row.logprobs or "",
         )
 
 

@@ -10,6 +10,7 @@ simulated observer with parameters (``observer:noise=5,lapse=0.1``). To add a mo
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -134,7 +135,7 @@ def find_model(text: str) -> ModelSpec:
     if text in registry:
         return registry[text]
     if text == IN_THE_BOX:
-        return _weights(text, str(folder_in_the_box()))
+        return _weights(text, str(folder_in_the_box()), f"{MODELS_IN_THE_BOX}/{text}")
     if Path(text).is_dir() or text.startswith((".", "/", "~")):
         return _weights(text, text)
     known = [*registry, *SIMULATED, IN_THE_BOX, "openai:ID", "hub:ORG/NAME", "FOLDER"]
@@ -156,12 +157,22 @@ def open_backend(spec: ModelSpec, access: Access) -> Backend:
         from iqa_checks.models.engines import open_local
 
         return open_local(spec, access)
-    if access.serving.engine:
+    check_engine(spec, access)
+    return PROVIDERS[spec.provider](spec, access)
+
+
+def check_engine(spec: ModelSpec, access: Access) -> None:
+    """Raise `UsageError` for ``--iqa-engine`` where it is unknown or has nothing to serve."""
+    if not access.serving.engine:
+        return
+    from iqa_checks.models.engines import find_engine
+
+    find_engine(access.serving.engine)
+    if not is_served_here(spec, access):
         raise UsageError(
             f"--iqa-engine {access.serving.engine}: --model {spec.name} is served elsewhere; leave "
             "it out, or name weights: --model FOLDER or hub:ORG/NAME, without --iqa-base-url"
         )
-    return PROVIDERS[spec.provider](spec, access)
 
 
 def is_served_here(spec: ModelSpec, access: Access) -> bool:
@@ -175,17 +186,30 @@ def folder_in_the_box() -> Path:
     Raises `UsageError` where there is none, as in an installation from a wheel.
     """
     for root in (Path(__file__).parents[2], Path.cwd()):
-        if (root / "fixtures/models" / IN_THE_BOX / "config.json").is_file():
-            return root / "fixtures/models" / IN_THE_BOX
+        if (root / MODELS_IN_THE_BOX / IN_THE_BOX / "config.json").is_file():
+            return root / MODELS_IN_THE_BOX / IN_THE_BOX
     raise UsageError(
         f"--model {IN_THE_BOX}: its weights are in the project's repository "
-        f"(fixtures/models/{IN_THE_BOX}) and not in {Path.cwd()}; give their folder: --model FOLDER"
+        f"({MODELS_IN_THE_BOX}/{IN_THE_BOX}) and not in {Path.cwd()}; give their folder: --model FOLDER"
     )
 
 
 def default_model() -> tuple[str, str]:
     """The model to ask when none is named, and why. Nothing heavy is imported."""
-    return "observer", "the default"
+    if not DEFAULT_IS_IN_THE_BOX:
+        return "observer", ""
+    if not has_local_extra():
+        return "observer", "the default without the extra local"
+    try:
+        folder_in_the_box()
+    except UsageError:
+        return "observer", "the default outside the project's repository"
+    return IN_THE_BOX, "the default with the extra local"
+
+
+def has_local_extra() -> bool:
+    """Whether the extra `local` is installed; nothing is imported to find out."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers", "timm"))
 
 
 def request_of(prompt: Prompt, fingerprint: str) -> dict[str, Any]:
@@ -197,6 +221,7 @@ def request_of(prompt: Prompt, fingerprint: str) -> dict[str, Any]:
         "images": [[image.sha256, image.mime] for image in prompt.images],
         "max_tokens": prompt.max_tokens,
         "repeat": prompt.repeat,
+        **({"top_logprobs": prompt.top_logprobs} if prompt.top_logprobs else {}),
     }
 
 
@@ -211,8 +236,10 @@ def key_of(request: dict[str, Any]) -> str:
     ).hexdigest()
 
 
-def _weights(name: str, repository: str) -> ModelSpec:
-    return ModelSpec(name, "openai", repository, {"temperature": 0}, repository=repository)
+def _weights(name: str, repository: str, model: str = "") -> ModelSpec:
+    """Weights at hand, as they are named to a server that somebody else has started."""
+    model = model or repository
+    return ModelSpec(name, "openai", model, {"temperature": 0}, repository=repository)
 
 
 def _hub_name(text: str) -> str:
@@ -251,7 +278,8 @@ def _open_observer(spec: ModelSpec, access: Access) -> Backend:
     return InProcessObserver(spec)
 
 
-IN_THE_BOX = "tiny-llava"
+IN_THE_BOX, MODELS_IN_THE_BOX = "tiny-llava", "fixtures/models"
+DEFAULT_IS_IN_THE_BOX = False  # True makes IN_THE_BOX the default --model where it can run
 SIMULATED = ("observer", "random")
 PROVIDERS: dict[str, Callable[[ModelSpec, Access], Backend]] = {
     "openai": _open_openai,

@@ -15,6 +15,8 @@ goes wrong by request number, counted from 1:
 
     with LoopbackServer(faults={1: Fault("status", status=429, retry_after="2")}.get) as server:
         ...
+
+It can be as choosy about parameters as real endpoints are (``refused``, ``most_logprobs``).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import os
 import socket
 import struct
@@ -33,7 +36,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -42,7 +45,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from iqa_checks.errors import IqaChecksError, UsageError
 from iqa_checks.models import SIMULATED, find_model
-from iqa_checks.models.observer import make_observer
+from iqa_checks.models.observer import Said, make_observer
 
 MAX_BODY = 256 * 2**20
 READ_AHEAD = 4 * 2**20  # a request of several images in one read of the event loop
@@ -80,6 +83,8 @@ class Fault:
     code: str | None = None
 
 
+Form = Literal["openai", "fastapi", "google"]  # how endpoints put what they refuse
+
 Faults = Callable[[int], Fault | None]
 
 
@@ -116,12 +121,17 @@ class _Answer(NamedTuple):
 
 
 class _Rejected(Exception):
-    """A request that gets an error in OpenAI's form."""
+    """A request that gets an error in OpenAI's form, or with ``body`` as it is."""
 
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, code: str | None = None, *, param: str | None = None,
+        body: Any = None,
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.status = status
         self.code = code
+        self.param = param
+        self.body = body
 
 
 class LoopbackServer:
@@ -139,6 +149,12 @@ class LoopbackServer:
         Requests without it get HTTP 401; ``''`` asks for none.
     faults
         Request number (from 1) -> what goes wrong with it, or None.
+    refused
+        Parameters that it does not take; ``form`` is how it says so.
+    most_logprobs
+        The most alternatives a token that it gives; None ignores that they are asked for.
+    digits
+        Whether its tokens of a number are digits.
 
     Raises `UsageError` for a model that is not simulated and for a port that is taken.
     """
@@ -151,6 +167,10 @@ class LoopbackServer:
         latency_s: float = 0.0,
         api_key: str = "",
         faults: Faults = lambda _: None,
+        refused: Sequence[str] = (),
+        form: Form = "openai",
+        most_logprobs: int | None = None,
+        digits: bool = False,
     ) -> None:
         spec = find_model(model)
         if spec.provider not in SIMULATED:
@@ -163,6 +183,10 @@ class LoopbackServer:
         self._latency_s = latency_s
         self._api_key = api_key
         self._faults = faults
+        self._refused = tuple(refused)
+        self._form: Form = form
+        self._most_logprobs = most_logprobs
+        self._digits = digits
         self._bodies: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._started: threading.Event = threading.Event()
@@ -314,10 +338,27 @@ class LoopbackServer:
             raise _Rejected(404, f"The model '{model}' does not exist", "model_not_found")
         if asked.get("stream"):
             raise _Rejected(400, "this endpoint does not stream")
+        self._check_parameters(asked, parts)
         text, images = _content(parts)
         self._saw(images)
-        reply = self._observer.reply(text, images, repeat=seed)
-        return _chat_completion(self.model, reply, len(text) // 4 + 85 * len(images))
+        said = self._observer.say(text, images, repeat=seed)
+        completion = _chat_completion(self.model, said.text, len(text) // 4 + 85 * len(images))
+        if asked.get("logprobs") and self._most_logprobs is not None:
+            content = _token_logprobs(said, asked.get("top_logprobs") or 0, digits=self._digits)
+            completion["choices"][0]["logprobs"] = {"content": content}
+        return completion
+
+    def _check_parameters(self, asked: dict[str, Any], parts: list[dict[str, Any]]) -> None:
+        """Raise `_Rejected` for a parameter that this endpoint does not take."""
+        detailed = any("detail" in (part.get("image_url") or ()) for part in parts)
+        given = [*asked, *(["detail"] if detailed else [])]
+        for name in self._refused:
+            if name in given:
+                raise _refusal_of(name, self._form)
+        most, top = self._most_logprobs, asked.get("top_logprobs") or 0
+        if most is not None and top > most:
+            said = f"Invalid value for 'top_logprobs': must be less than or equal to {most}."
+            raise _Rejected(400, said, param="top_logprobs")
 
     def _saw(self, images: list[bytes]) -> None:
         self.images_seen |= {hashlib.sha256(data).hexdigest() for data in images}
@@ -431,6 +472,62 @@ def _chat_completion(model: str, reply: str, prompt_tokens: int) -> dict[str, An
     }
 
 
+def _refusal_of(name: str, form: Form) -> _Rejected:
+    """The refusal of a parameter as OpenAI, a FastAPI server or Google's endpoint words it."""
+    if form == "fastapi":
+        error: Any = {"type": "extra_forbidden", "loc": ["body", name],
+                 "msg": "Extra inputs are not permitted"}  # fmt: skip
+        return _Rejected(422, "Unprocessable Entity", body={"detail": [error]})
+    if form == "google":
+        message = f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.'
+        error = {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}
+        return _Rejected(400, message, body=[{"error": error}])
+    if name == "temperature":
+        message = (
+            "Unsupported value: 'temperature' does not support 0 with this model. Only the "
+            "default (1) value is supported."
+        )
+        return _Rejected(400, message, "unsupported_value", param=name)
+    instead = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+    message = f"Unsupported parameter: '{name}' is not supported with this model.{instead}"
+    return _Rejected(400, message, "unsupported_parameter", param=name)
+
+
+def _token_logprobs(said: Said, n_top: int, *, digits: bool) -> list[dict[str, Any]]:
+    """The reply as tokens in OpenAI's form; all but the answer's were certain."""
+    end = said.at + len(said.answer)
+    head, tail = said.text[: said.at], said.text[end:]
+    tokens = [_token(head, {head: 1.0}, n_top)] if head else []
+    if said.odds and digits and said.answer.isdigit():
+        tokens += _digit_tokens(said, n_top)
+    elif said.answer:
+        tokens.append(_token(said.answer, said.odds, n_top))
+    return tokens + ([_token(tail, {tail: 1.0}, n_top)] if tail else [])
+
+
+def _digit_tokens(said: Said, n_top: int) -> list[dict[str, Any]]:
+    """A number digit by digit, each with its odds after the digits before it."""
+    tokens = []
+    for k, digit in enumerate(said.answer):
+        odds: dict[str, float] = {}
+        for number, p in said.odds.items():
+            if number[:k] == said.answer[:k]:
+                name = number[k : k + 1] or "<|end|>"
+                odds[name] = odds.get(name, 0.0) + p
+        total = sum(odds.values())
+        tokens.append(_token(digit, {d: p / total for d, p in odds.items()}, n_top))
+    return tokens
+
+
+def _token(text: str, odds: Mapping[str, float], n_top: int) -> dict[str, Any]:
+    likely = sorted(((p, name) for name, p in odds.items() if p > 0), reverse=True)[:n_top]
+    return {
+        "token": text,
+        "logprob": math.log(odds[text]) if odds.get(text) else -9999.0,
+        "top_logprobs": [{"token": name, "logprob": math.log(p)} for p, name in likely],
+    }
+
+
 def _spoilt(completion: dict[str, Any], fault: Fault | None) -> bytes:
     """The body of a completion after ``fault``."""
     choice = completion["choices"][0]
@@ -454,8 +551,9 @@ def _spoilt(completion: dict[str, Any], fault: Fault | None) -> bytes:
 
 def _error(rejected: _Rejected) -> _Answer:
     kind = "server_error" if rejected.status >= 500 else "invalid_request_error"
-    said = {"message": str(rejected), "type": kind, "param": None, "code": rejected.code}
-    return _Answer(rejected.status, json.dumps({"error": said}).encode())
+    said = {"message": str(rejected), "type": kind, "param": rejected.param, "code": rejected.code}
+    body = {"error": said} if rejected.body is None else rejected.body
+    return _Answer(rejected.status, json.dumps(body).encode())
 
 
 def _http(answer: _Answer) -> bytes:
@@ -475,13 +573,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="0 (default) takes a free one")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="least time to a reply")
     parser.add_argument("--api-key-env", default="", help="variable with a key to ask for")
+    parser.add_argument("--refuse", action="append", default=[], metavar="PARAMETER",
+                        help="do not take this parameter, as some endpoints do not")  # fmt: skip
+    parser.add_argument("--logprobs", type=int, metavar="N", help="give up to N alternatives")
     given = parser.parse_args(arguments)
     key = os.environ.get(given.api_key_env, "") if given.api_key_env else ""
     if given.api_key_env and not key:
         parser.error(f"--api-key-env {given.api_key_env}: not set")
     try:
         server = LoopbackServer(
-            given.model, port=given.port, latency_s=given.latency_ms / 1000, api_key=key
+            given.model,
+            port=given.port,
+            latency_s=given.latency_ms / 1000,
+            api_key=key,
+            refused=given.refuse,
+            most_logprobs=given.logprobs,
         )
         with server:
             print(server.url, flush=True)

@@ -21,10 +21,11 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from iqa_checks.errors import UsageError
@@ -73,6 +74,20 @@ class Task:
     color: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A reply and what it was drawn from.
+
+    ``answer`` is the number or word that counts, at position ``at`` of ``text``; ``odds`` the
+    probability of each it could have been, {} where they are not known (rankings, refusals).
+    """
+
+    text: str
+    answer: str = ""
+    at: int = 0
+    odds: Mapping[str, float] = field(default_factory=dict)
+
+
 class Observer:
     """Replies to (text, images); pure but for a memory of statistics by image hash."""
 
@@ -83,32 +98,42 @@ class Observer:
 
     def reply(self, text: str, images: Sequence[bytes], *, repeat: int = 0) -> str:
         """One reply. ``images`` are the encoded files, in order; ``repeat`` draws noise anew."""
+        return self.say(text, images, repeat=repeat).text
+
+    def say(self, text: str, images: Sequence[bytes], *, repeat: int = 0) -> Said:
+        """One reply with the odds of its answer, as token probabilities would tell them."""
         hashes = [hashlib.sha256(data).hexdigest() for data in images]
         task = read_task(text, len(images))
         if task is None:
-            return "I cannot tell what I am asked to do with these images."
+            return Said("I cannot tell what I am asked to do with these images.")
         draw = _rng(self.traits, text, hashes, repeat)
         if draw.random() < self.traits.lapse:
-            return str(draw.choice(_REFUSALS))
-        perceived = [self._perceive(group, images, hashes, task, draw) for group in task.stimuli]
+            return Said(str(draw.choice(_REFUSALS)))
+        if self._random:
+            clear = perceived = [float(draw.uniform(0, 100)) for _ in task.stimuli]
+        else:
+            clear = [self._seen(group, images, hashes, task) for group in task.stimuli]
+            perceived = [q + float(draw.normal(0, self.traits.noise)) for q in clear]
         answer = _ANSWERS[task.answer](perceived, self.traits, draw)
-        return str(draw.choice(_PHRASES[task.answer])).format(answer)
+        phrase = str(draw.choice(_PHRASES[task.answer]))
+        odds = {} if self._random else _ODDS[task.answer](clear, self.traits)
+        word = next((w for w in odds if w == answer or (w.isalpha() and w in answer)), "")
+        at = phrase.index("{}") + answer.index(word)
+        return Said(phrase.format(answer), word, at, odds if word else {})
 
-    def _perceive(
+    def _seen(
         self,
         group: tuple[int, ...],
         images: Sequence[bytes],
         hashes: Sequence[str],
         task: Task,
-        draw: np.random.Generator,
     ) -> float:
-        if self._random:
-            return float(draw.uniform(0, 100))
+        """Quality before noise."""
         key = tuple(hashes[k] for k in group)
         if key not in self._quality:
             decoded = [decode(images[k]) for k in group]
             self._quality[key] = _quality(decoded, color=task.color)
-        return self._quality[key] + float(draw.normal(0, self.traits.noise))
+        return self._quality[key]
 
 
 class InProcessObserver:
@@ -142,7 +167,7 @@ class InProcessObserver:
 
 def make_observer(spec: ModelSpec) -> Observer:
     """An observer from a model spec; an unknown parameter is a `UsageError` that lists them."""
-    known = {field.name for field in fields(Traits)}
+    known = {trait.name for trait in fields(Traits)}
     for name, value in spec.parameters.items():
         if name not in known:
             raise UsageError(f"{spec.name}: no parameter {name!r}; known: {', '.join(known)}")
@@ -218,9 +243,40 @@ def _rank(perceived: Sequence[float], traits: Traits, _draw: Any) -> str:
     return ", ".join(f"{'ABCDEFGHIJ'[k]}={ranks[k]}" for k in range(len(perceived)))
 
 
+def _rating_odds(clear: Sequence[float], traits: Traits) -> dict[str, float]:
+    """Probability of each rating: a normal deviate, rounded and cut off at 0 and 100."""
+    if traits.noise == 0:
+        return {_rate(clear, traits, None): 1.0}
+    below = [_normal_cdf((n + 0.5 - clear[0]) / traits.noise) for n in range(100)]
+    return {
+        str(n): high - low
+        for n, (low, high) in enumerate(itertools.pairwise([0.0, *below, 1.0]))
+        if high > low
+    }
+
+
+def _preference_odds(clear: Sequence[float], traits: Traits) -> dict[str, float]:
+    gap, spread = clear[0] - clear[1] + traits.bias, traits.noise * 2**0.5
+    if spread == 0:
+        known = "comparable" if abs(gap) < traits.tie else "first" if gap > 0 else "second"
+        return {known: 1.0}
+    second = _normal_cdf((-traits.tie - gap) / spread)
+    first = 1 - _normal_cdf((traits.tie - gap) / spread)
+    return {"first": first, "second": second, "comparable": max(0.0, 1 - first - second)}
+
+
+def _normal_cdf(z: float) -> float:
+    return 0.5 * (1 + math.erf(z / 2**0.5))
+
+
 _FORMS = {"Score": "rating", "Answer": "preference", "Ranks": "ranking"}
 _ANSWERS: Mapping[str, Callable[[Sequence[float], Traits, Any], str]] = {
     "rating": _rate,
     "preference": _prefer,
     "ranking": _rank,
+}
+_ODDS: Mapping[str, Callable[[Sequence[float], Traits], dict[str, float]]] = {
+    "rating": _rating_odds,
+    "preference": _preference_odds,
+    "ranking": lambda _clear, _traits: {},
 }

@@ -19,6 +19,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -33,6 +34,8 @@ from iqa_checks.errors import (
     UsageError,
 )
 from iqa_checks.models import Access, ModelSpec, TryAgain
+from iqa_checks.models.negotiation import Parameters, Terms
+from iqa_checks.parsing.soft import pack
 from iqa_checks.prompts import Prompt
 from iqa_checks.replies import Reply
 from iqa_checks.stimuli import Image
@@ -64,6 +67,7 @@ class OpenAIChat:
         self._urls = access.base_urls or (spec.base_url,)
         for url in filter(None, self._urls):
             _check_url(url)
+        self._terms = Terms()
         self._images = EncodedImages(CACHED_IMAGES)
         self._clients: list[openai.AsyncOpenAI] = []
         self._turn = itertools.count()
@@ -75,17 +79,24 @@ class OpenAIChat:
     async def ask(self, prompt: Prompt) -> Reply:
         await self.start()
         client = self._clients[next(self._turn) % len(self._clients)]
-        body = await asyncio.to_thread(self._body, prompt)
-        started = time.perf_counter()
-        try:
-            # The client bounds the time between two bytes, which a slow drip never exceeds.
-            answer = await asyncio.wait_for(
-                client.post("/chat/completions", content=body, cast_to=bytes),
-                self._access.timeout_s,
-            )
-        except Exception as error:
-            raise _translated(error, self._spec, client, self._access.timeout_s) from None
-        return read_completion(answer, time.perf_counter() - started)
+        asked = parameters_of(self._spec, prompt)
+        while True:
+            sent = self._terms.sent(asked)
+            body = await asyncio.to_thread(self._body, prompt, sent)
+            started = time.perf_counter()
+            try:
+                # The client bounds the time between two bytes, which a slow drip never exceeds.
+                answer = await asyncio.wait_for(
+                    client.post("/chat/completions", content=body, cast_to=bytes),
+                    self._access.timeout_s,
+                )
+            except Exception as error:
+                if self._terms.refused(asked, sent, _refusal(error)):
+                    continue
+                raise _translated(error, self._spec, client, self._access.timeout_s) from None
+            reply = read_completion(answer, time.perf_counter() - started)
+            self._terms.accepted(sent)
+            return replace(reply, changed=self._terms.changed(asked))
 
     async def close(self) -> None:
         await asyncio.gather(*(client.close() for client in self._clients))
@@ -94,23 +105,37 @@ class OpenAIChat:
         if not self._clients:
             self._clients = [_client(self._spec, self._access, url) for url in self._urls]
 
-    def _body(self, prompt: Prompt) -> bytes:
-        """The request as JSON: the text, then the images in order."""
-        arguments = {
-            "model": self._spec.model,
-            "max_tokens": prompt.max_tokens,
-            **self._spec.parameters,
-            **({"seed": prompt.repeat} if prompt.repeat else {}),
-        }
+    def _body(self, prompt: Prompt, sent: Parameters) -> bytes:
+        """The request as JSON: the text, then the images in order; ``detail`` is each image's."""
+        arguments = {"model": self._spec.model, **sent}
+        detail = b""
+        if "detail" in arguments:
+            detail = b',"detail":%b' % json.dumps(arguments.pop("detail")).encode()
         text = json.dumps({"type": "text", "text": prompt.text}).encode()
         # A data URL holds nothing that JSON escapes: megabytes need no second look.
         images = (
-            b',{"type":"image_url","image_url":{"url":"%b"}}' % self._images.data_url(image)
+            b',{"type":"image_url","image_url":{"url":"%b"%b}}'
+            % (self._images.data_url(image), detail)
             for image in prompt.images
         )
         start = json.dumps(arguments).encode()[:-1]
         message = b',"messages":[{"role":"user","content":['
         return b"".join([start, message, text, *images, b"]}]}"])
+
+
+def parameters_of(spec: ModelSpec, prompt: Prompt) -> Parameters:
+    """What a request asks for beside the model and the messages.
+
+    ``max_tokens`` of a model is the least that it gets: one that thinks before it answers needs
+    more than the answer's strategy allows.
+    """
+    asked = dict(spec.parameters)
+    asked["max_tokens"] = max(prompt.max_tokens, asked.get("max_tokens", 0))
+    if prompt.repeat:
+        asked["seed"] = prompt.repeat
+    if prompt.top_logprobs:
+        asked |= {"logprobs": True, "top_logprobs": prompt.top_logprobs}
+    return asked
 
 
 class EncodedImages:
@@ -164,6 +189,7 @@ def read_completion(body: bytes, latency_s: float) -> Reply:
     text = _storable(content or refusal or "")
     reason = _storable(choice.get("finish_reason") or "stop")[:40]
     counted = usage if isinstance(usage, dict) else {}
+    given = choice.get("logprobs")
     return Reply(
         text[:MAX_REPLY_CHARS],
         reason if len(text) <= MAX_REPLY_CHARS else "length",
@@ -172,6 +198,7 @@ def read_completion(body: bytes, latency_s: float) -> Reply:
         _token_count(counted.get("completion_tokens")),
         latency_s,
         time.time(),
+        logprobs=pack(given.get("content") if isinstance(given, dict) else None),
     )
 
 
@@ -261,6 +288,15 @@ def _on_this_machine(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def _refusal(error: Exception) -> Any:
+    """The body of an answer that may refuse a parameter, None of any other error."""
+    import openai
+
+    if isinstance(error, openai.APIStatusError) and error.status_code in (400, 422):
+        return error.body
+    return None
 
 
 def _translated(

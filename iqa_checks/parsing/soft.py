@@ -88,7 +88,7 @@ def _packed_token(entry: Any) -> str:
     top = entry.get("top_logprobs")
     found: dict[str, float] = {}
     for candidate in [*(top if isinstance(top, list) else ()), entry]:
-        name, value = candidate_of(candidate)
+        name, value = _candidate(candidate)
         if name is not None and math.exp(value) >= LEAST:
             found.setdefault(name, round(value, 4))
     best = sorted(found.items(), key=lambda item: -item[1])[: TOP_LOGPROBS + 1]
@@ -96,11 +96,12 @@ def _packed_token(entry: Any) -> str:
     return json.dumps([entry["token"][:MAX_TOKEN], *flat], separators=(",", ":"))
 
 
-def candidate_of(candidate: Any) -> tuple[str | None, float]:
+def _candidate(candidate: Any) -> tuple[str | None, float]:
     """Token and log-probability, (None, 0) for what is none."""
     if not isinstance(candidate, dict):
         return None, 0.0
-    name, value = candidate.get("token"), candidate.get("logprob")
+    name: Any = candidate.get("token")
+    value: Any = candidate.get("logprob")
     if not isinstance(name, str) or type(value) not in (int, float) or not value <= 1e-3:
         return None, 0.0
     return name[:MAX_TOKEN], min(0.0, max(-100.0, float(value)))

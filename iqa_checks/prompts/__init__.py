@@ -50,6 +50,7 @@ class Prompt:
     ``template`` names the wording; ``repeat`` tells repetitions of one question apart.
     ``n_stimuli`` is the number of stimuli to judge (not of images), ``n_before`` the number of
     images that precede them (exemplars, reference); a pair to judge has two images.
+    ``top_logprobs`` asks for the log-probabilities of so many alternatives a token; 0 for none.
     """
 
     text: str
@@ -61,6 +62,7 @@ class Prompt:
     max_tokens: int
     repeat: int = 0
     images_per_stimulus: int = 1
+    top_logprobs: int = 0
 
 
 def load_strategies(extra: Path | None = None) -> dict[str, Strategy]:

@@ -20,6 +20,7 @@ from iqa_checks.models import Access, TryAgain, find_model
 from iqa_checks.models.openai_chat import (
     EncodedImages,
     OpenAIChat,
+    parameters_of,
     read_completion,
     retry_after_s,
 )
@@ -45,7 +46,7 @@ def test_the_request_is_text_first_then_the_files_own_bytes(tmp_path: Path) -> N
     text = 'Quote " and \\ and\nline, 品質'
     prompt = Prompt(text, images, "preference", 2, 0, "standard/double_nr", 64, repeat=3)
     backend = OpenAIChat(find_model("openai:some-model"), Access(("http://127.0.0.1:1/v1",)))
-    asked = json.loads(backend._body(prompt))
+    asked = json.loads(backend._body(prompt, parameters_of(backend._spec, prompt)))
     urls = [
         f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in (b"first", b"second")
     ]
@@ -69,7 +70,7 @@ def test_the_request_is_text_first_then_the_files_own_bytes(tmp_path: Path) -> N
 def test_no_seed_without_repeats(tmp_path: Path) -> None:
     prompt = Prompt("?", (), "rating", 1, 0, "x", 64)
     backend = OpenAIChat(find_model("openai:m"), Access(("http://127.0.0.1:1/v1",)))
-    assert "seed" not in json.loads(backend._body(prompt))
+    assert "seed" not in parameters_of(backend._spec, prompt)
 
 
 def test_the_model_is_the_same_at_any_url() -> None:
