@@ -147,6 +147,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="name from models.yaml, openai:ID, or observer[:noise=5,...] (default: observer)")
     add("--iqa-base-url", action="append", default=[], metavar="URL",
         help="OpenAI-compatible endpoint; give it several times to share the load")
+    add("--iqa-engine", default="", metavar="NAME|COMMAND",
+        help="what serves local weights: vllm, transformers, sglang, lmdeploy, in_process, or "
+             "'mycmd --model {model} --port {port}' (default: what suits)")
+    add("--iqa-engine-timeout", type=float, default=600.0, metavar="S",
+        help="seconds that it may take to get ready (default 600)")
+    add("--iqa-trust-remote-code", action="store_true",
+        help="run the code that comes with a model's weights")
     add("--iqa-ratings", metavar="FILE", help="CSV of your own images: image, mos[, reference]")
     add("--iqa-columns", default="", metavar="OURS=THEIRS,...", help="column names of that file")
     add("--iqa-scale", metavar="LOW:HIGH", help="scale of its scores")
@@ -218,6 +225,7 @@ def settings_of(config: pytest.Config) -> Settings:
     """The options as one record."""
     from iqa_checks.datasets import StimulusSource, as_attribute, default_cache, read_columns
     from iqa_checks.layouts import parse_scale
+    from iqa_checks.models import default_model
     from iqa_checks.settings import Settings, read_price
 
     get = config.getoption
@@ -241,8 +249,10 @@ def settings_of(config: pytest.Config) -> Settings:
         difficult=_difficult(config) if "difficult" in get("iqa_selection") else None,
     )
     policy: Any = "replay" if get("iqa_replay") else "reuse" if get("iqa_reuse") else "ask"
+    default, reason = default_model()
     return Settings(
-        model=get("iqa_model") or "observer",
+        model=get("iqa_model") or default,
+        model_reason="" if get("iqa_model") else reason,
         source=source,
         seed=get("iqa_seed"),
         preset=get("iqa_preset"),
@@ -250,6 +260,9 @@ def settings_of(config: pytest.Config) -> Settings:
         repeats=get("iqa_repeats"),
         strategies=Path(get("iqa_strategies")) if get("iqa_strategies") else None,
         base_urls=tuple(get("iqa_base_url")),
+        engine=get("iqa_engine"),
+        engine_timeout_s=get("iqa_engine_timeout"),
+        trust_remote_code=get("iqa_trust_remote_code"),
         store=get("iqa_store"),
         policy=policy,
         fresh=get("iqa_fresh"),

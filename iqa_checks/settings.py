@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from iqa_checks.datasets import StimulusSource
     from iqa_checks.gate import Gate
     from iqa_checks.gate_file import GateLine
-    from iqa_checks.models import ModelSpec
+    from iqa_checks.models import Access, ModelSpec
     from iqa_checks.protocols import Preset
 
 
@@ -32,7 +32,7 @@ MOST_IMAGES_CHECKED = 500
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Options of a run.
+    """Options of a run. ``model_reason`` says why this model, where none was named.
 
     Units: ``timeout_s`` in seconds, ``budget`` in new requests, ``price`` in US dollars for a
     million prompt and reply tokens.
@@ -46,6 +46,9 @@ class Settings:
     repeats: int = 1
     strategies: Path | None = None
     base_urls: tuple[str, ...] = ()
+    engine: str = ""
+    engine_timeout_s: float = 600.0
+    trust_remote_code: bool = False
     store: str = ".iqa/replies.sqlite"
     policy: Policy = "ask"
     fresh: bool = False
@@ -64,6 +67,7 @@ class Settings:
     storage: Path = Path(".iqa/baselines")
     goal: Goal = "regression"
     margin: float = 0.05
+    model_reason: str = ""
     statistics: tuple[StatisticName, ...] = ("srcc",)
     method: Method = "jackknife"
 
@@ -80,6 +84,15 @@ class Settings:
 
         found = find_model(self.model)
         return found if self.price is None else replace(found, price_per_million=self.price)
+
+    @property
+    def access(self) -> Access:
+        """How the model is reached, or served for this run."""
+        from iqa_checks.models import Access, Serving
+
+        logs = Path(".iqa/engines") if self.out is None else self.out / "engines"
+        serving = Serving(self.engine, self.engine_timeout_s, self.trust_remote_code, logs)
+        return Access(base_urls=self.base_urls, timeout_s=self.timeout_s, serving=serving)
 
     def gate(self, cell: Cell, n_cells: int) -> Gate:
         """What one cell must reach: the command line's limits, and the gate file's over them.
@@ -187,12 +200,11 @@ class Settings:
     def open_asker(self) -> LocalAsker:
         """Start the broker of this run; nothing is sent yet."""
         from iqa_checks.broker import open_asker
-        from iqa_checks.models import Access
 
         return open_asker(
             self.model,
             store=self.store,
-            access=Access(base_urls=self.base_urls, timeout_s=self.timeout_s),
+            access=self.access,
             identity=self.identity,
             fresh=self.fresh,
             policy=self.policy,
@@ -203,7 +215,7 @@ class Settings:
 
 def check(settings: Settings) -> None:
     """Find a user's mistakes before anything is collected; `UsageError` or `StimulusError`."""
-    from iqa_checks.models import SIMULATED, find_model
+    from iqa_checks.models import SIMULATED, check_engine, find_model
     from iqa_checks.prompts import load_strategies
 
     spec = find_model(settings.model)
@@ -211,6 +223,7 @@ def check(settings: Settings) -> None:
         from iqa_checks.models.observer import make_observer
 
         make_observer(spec)
+    check_engine(spec, settings.access)
     if settings.scaling != "thurstone_map":
         from iqa_checks.scaling import SCALINGS
 
@@ -260,6 +273,7 @@ def _check_numbers(settings: Settings) -> None:
         ("alpha", settings.alpha, 0, 1, "a rate between 0 and 1"),
         ("margin", settings.margin, 0, 1, "a drop of SRCC between 0 and 1"),
         ("timeout", settings.timeout_s, 0, math.inf, "seconds above 0"),
+        ("engine_timeout", settings.engine_timeout_s, 0, math.inf, "seconds above 0"),
     )
     for name, value, low, high, expected in ranges:
         if value is not None and not low < value < high:

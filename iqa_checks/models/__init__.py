@@ -189,8 +189,9 @@ def folder_in_the_box() -> Path:
         if (root / MODELS_IN_THE_BOX / IN_THE_BOX / "config.json").is_file():
             return root / MODELS_IN_THE_BOX / IN_THE_BOX
     raise UsageError(
-        f"--model {IN_THE_BOX}: its weights are in the project's repository "
-        f"({MODELS_IN_THE_BOX}/{IN_THE_BOX}) and not in {Path.cwd()}; give their folder: --model FOLDER"
+        f"--model {IN_THE_BOX}: its weights are in the project's repository, in "
+        f"{MODELS_IN_THE_BOX}/{IN_THE_BOX}, and not in {Path.cwd()}; give their folder: "
+        "--model FOLDER"
     )
 
 

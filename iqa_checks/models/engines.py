@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -38,7 +37,7 @@ from iqa_checks.errors import (
     UsageError,
     known_names,
 )
-from iqa_checks.models import Access, Backend, ModelSpec, Serving, TryAgain
+from iqa_checks.models import Access, Backend, ModelSpec, Serving, TryAgain, has_local_extra
 from iqa_checks.models.openai_chat import OpenAIChat
 from iqa_checks.models.weights import folder_of, read_config, weight_bytes, weights_hash
 from iqa_checks.prompts import Prompt
@@ -183,11 +182,6 @@ def choose(spec: ModelSpec, serving: Serving, folder: Path) -> Engine:
     return ENGINES["vllm" if n_gpus() and _program("vllm") else "transformers"]
 
 
-def has_local_extra() -> bool:
-    """Whether the extra `local` is installed; nothing is imported to find out."""
-    return all(importlib.util.find_spec(name) for name in ("torch", "transformers", "timm"))
-
-
 def n_gpus() -> int:
     """How many CUDA devices a server would see."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -215,7 +209,8 @@ class LocalServer:
     def __init__(self, engine: Engine, spec: ModelSpec, folder: Path, serving: Serving) -> None:
         self.engine = engine
         self.url = ""
-        self._name = re.sub(r"[^\w.-]+", "-", spec.name).strip("-.")
+        last = spec.name.rstrip("/").rpartition("/")[2]
+        self._name = re.sub(r"[^\w.-]+", "-", last).strip("-.") or folder.name
         self.log = serving.logs / f"{self._name}.log"
         self._spec = spec
         self._folder = folder
@@ -410,10 +405,16 @@ def _answers(url: str) -> bool:
         return False
 
 
-def headline(spec: ModelSpec, serving: Serving) -> str:
-    """Who serves a local model in this run, and where the log goes."""
-    folder = folder_of(spec.repository, spec.revision, name=spec.name)
-    engine = choose(spec, serving, folder)
+def engine_line(spec: ModelSpec, serving: Serving) -> str:
+    """Who serves a local model in this run, and where its log goes; for the run's header.
+
+    Does not say which where the weights are not at hand: the run itself tells what to do.
+    """
+    try:
+        folder = folder_of(spec.repository, spec.revision, name=spec.name)
+        engine = choose(spec, serving, folder)
+    except UsageError:
+        return "served for the run"
     if engine.name == IN_PROCESS:
-        return "engine in_process"
+        return "in process"
     return f"engine {engine.name}, log {LocalServer(engine, spec, folder, serving).log}"

@@ -88,12 +88,18 @@ def line_of(name: str, prompts: Sequence[Prompt], spec: ModelSpec) -> PlanLine:
 
 
 def announcement(names: Sequence[str], settings: Settings) -> str:
-    """One line on what a paid run is about to ask; '' for a model that costs nothing.
+    """One line on what a paid run is about to ask, or on who serves a local model; '' otherwise.
 
     ``names`` are cell ids ("fr-double-standard-builtin"), or "images-4" for the check that every
     one of 4 images is seen. Cells whose stimuli are absent will skip and are left out.
     """
+    from iqa_checks.models import is_served_here
+
     spec = settings.spec
+    if is_served_here(spec, settings.access):
+        from iqa_checks.models.engines import engine_line
+
+        return f"asking {settings.model}: {engine_line(spec, settings.access.serving)}"
     if spec.provider != "openai":
         return ""
     loaded: dict[tuple[str, str], StimulusSet | None] = {}

@@ -53,12 +53,18 @@ def plan_lines(planned: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def headline(settings: Settings) -> str:
-    """Who was asked: a name that stands for another model says which."""
-    from iqa_checks.models import SIMULATED, find_model
+    """Who was asked, and why or by whom served: a name that stands for another says which."""
+    from iqa_checks.models import SIMULATED, find_model, is_served_here
 
     spec = find_model(settings.model)
     asked = "simulated observer" if spec.provider in SIMULATED else spec.model
-    model = settings.model if asked in settings.model else f"{settings.model} ({asked})"
+    known = [*(() if asked in settings.model else (asked,)), settings.model_reason]
+    if is_served_here(spec, settings.access):
+        from iqa_checks.models.engines import engine_line
+
+        known.append(engine_line(spec, settings.access.serving))
+    said = "; ".join(filter(None, known))
+    model = f"{settings.model} ({said})" if said else settings.model
     note = f"\nnote: {settings.model}: {spec.note}" if spec.note else ""
     return f"model {model}, preset {settings.preset}, seed {settings.seed}{note}"
 
