@@ -42,8 +42,9 @@ class SavedTrial:
     """A trial and its answer.
 
     ``stimuli`` are positions in the row's ``per_stimulus``, in presentation order. ``judgement``:
-    a score (single), "first", "second" or "comparable" (double), ranks (multiple), or
-    ``{"unparsed": reason}``. ``replied_at`` is the time of the reply in seconds since the epoch,
+    a score (single), "first", "second", "comparable" or the first's share of a win (double), ranks
+    (multiple), or ``{"unparsed": reason}``.
+    ``replied_at`` is the time of the reply in seconds since the epoch,
     0 where unknown: two trials with one time hold one and the same reply.
     """
 
@@ -95,6 +96,23 @@ class CellRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedCell:
+    """One cell of a run: its row, and what a comparison needs beside it."""
+
+    row: Row
+    record: CellRecord
+
+    @property
+    def reply_times(self) -> dict[tuple[tuple[str, ...], int], float]:
+        """Time of each reply by question: the stimuli in presentation order, and the repeat."""
+        hashes = [item[1] for item in self.row.per_stimulus]
+        return {
+            (tuple(hashes[i] for i in trial.stimuli), trial.repeat): trial.replied_at
+            for trial in self.record.trials
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A measured run. ``partial`` says why it is not a whole one, in sentences; () for whole.
 
@@ -123,8 +141,14 @@ class Run:
         """ "0003_nightly", or the model's name where the run was not saved as a baseline."""
         return self.model if self.number is None else f"{self.number:04d}_{self.name}"
 
-    def row(self, cell: str) -> Row:
-        return next(row for row in self.rows if row.cell == cell)
+    def cell(self, name: str) -> SavedCell | None:
+        """A cell by name; None where the run has none of that name."""
+        row = next((row for row in self.rows if row.cell == name), None)
+        return None if row is None else SavedCell(row, self.records[name])
+
+    @property
+    def cells(self) -> dict[str, SavedCell]:
+        return {row.cell: SavedCell(row, self.records[row.cell]) for row in self.rows}
 
 
 # --- From a measured cell -----------------------------------------------------------------------
@@ -158,6 +182,7 @@ def configuration_of(cell: Cell) -> dict[str, str]:
         "repeats": str(cell.repeats),
         "selection": cell.selection,
         "wording": wording_hash(cell.strategy, cell.strategies),
+        **({"soft": "True"} if cell.soft else {}),
     }
 
 
@@ -166,13 +191,13 @@ def check_cell(cell: Cell, baseline: Run) -> None:
 
     A cell that the baseline lacks is new, and fine.
     """
-    row = next((row for row in baseline.rows if row.cell == cell.id), None)
-    if row is None:
+    before = baseline.cell(cell.id)
+    if before is None:
         return
     stimuli = cell.stimuli if cell.scenario == "nr" else cell.stimuli.with_references()
     problem = mismatch(
         (stimuli.manifest, configuration_of(cell)),
-        (row.manifest, baseline.records[cell.id].configuration),
+        (before.row.manifest, before.record.configuration),
     )
     if problem:
         raise UsageError(f"{cell.id} cannot be compared with baseline {baseline.title}: {problem}")
@@ -213,7 +238,7 @@ def _plain_judgement(judgement: Judgement) -> float | str | tuple[int, ...] | di
     if isinstance(judgement, Rating):
         return float(judgement.score)
     if isinstance(judgement, Preference):
-        return str(judgement.choice)
+        return str(judgement.choice) if judgement.outcome is None else float(judgement.outcome)
     if isinstance(judgement, Ranking):
         return tuple(int(rank) for rank in judgement.ranks)
     return {"unparsed": str(judgement.reason)}
@@ -234,6 +259,8 @@ def judged_of(record: CellRecord, protocol: str) -> Judged | None:
         said, shown = trial.judgement, trial.stimuli
         if isinstance(said, str):
             edges.append((number, shown[0], shown[1], worth[said]))
+        elif isinstance(said, float):
+            edges.append((number, shown[0], shown[1], said))
         elif isinstance(said, tuple):
             pairs = pairs_from_ranking(said)
             edges += [(number, shown[i], shown[j], outcome) for i, j, outcome in pairs]

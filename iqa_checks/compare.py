@@ -8,15 +8,14 @@ compared or read.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from iqa_checks.baseline import CellRecord, Run, judged_of, mismatch, read
+from iqa_checks.baseline import Run, SavedCell, judged_of, mismatch, read
 from iqa_checks.comparison import (
     DEFAULT_MARGIN,
     Decision,
@@ -90,8 +89,15 @@ class RunComparison:
         found = {line.decision.status for line in self.lines}
         return next(status for status in _WORST_FIRST if status in found)
 
-    def of_cell(self, cell: str) -> tuple[CellComparison, ...]:
-        return tuple(line for line in self.lines if line.cell == cell)
+    @property
+    def headline(self) -> str:
+        """The whole comparison in a line."""
+        failed = {line.cell for line in self.lines if line.decision.status == "FAIL"}
+        return (
+            f"release comparison: {self.status}, {len(failed)} of "
+            f"{len({line.cell for line in self.lines})} cells significantly worse than "
+            f"{self.baseline}"
+        )
 
 
 # --- The comparison -----------------------------------------------------------------------------
@@ -109,28 +115,26 @@ def compare_runs(candidate: Run, baseline: Run, terms: Terms | None = None) -> R
     terms = terms or Terms()
     shared = _shared_cells(candidate, baseline)
     measured = [
-        (cell, name, _difference(candidate, baseline, cell, name, terms))
-        for cell in shared
+        (now, before, name, cell_difference(now, before, name, terms.method))
+        for now, before in shared
         for name in terms.statistics
     ]
-    adjusted = holm([difference.p_worse for _, _, difference in measured])
-    lines = tuple(
-        _line(candidate, baseline, cell, name, difference, p, terms)
-        for (cell, name, difference), p in zip(measured, adjusted, strict=True)
-    )
-    now, before = ([row.cell for row in run.rows] for run in (candidate, baseline))
+    adjusted = holm([difference.p_worse for *_, difference in measured])
+    lines = tuple(_line(*found, p, terms) for found, p in zip(measured, adjusted, strict=True))
+    ours, theirs = ([row.cell for row in run.rows] for run in (candidate, baseline))
     return RunComparison(
         baseline=_described(baseline),
         candidate=_described(candidate),
         terms=terms,
         lines=lines,
-        new=tuple(cell for cell in now if cell not in before),
-        orphaned=tuple(cell for cell in before if cell not in now),
+        new=tuple(cell for cell in ours if cell not in theirs),
+        orphaned=tuple(cell for cell in theirs if cell not in ours),
         notes=tuple(_run_notes(candidate, baseline)),
     )
 
 
-def _shared_cells(candidate: Run, baseline: Run) -> list[str]:
+def _shared_cells(candidate: Run, baseline: Run) -> list[tuple[SavedCell, SavedCell]]:
+    """The cells of both runs, now and before."""
     for name in ("preset", "seed"):
         now, before = getattr(candidate, name), getattr(baseline, name)
         if now != before:
@@ -138,60 +142,58 @@ def _shared_cells(candidate: Run, baseline: Run) -> list[str]:
                 f"{name} {now} cannot be compared with baseline {baseline.title}, which has "
                 f"{before}: the runs answered other questions"
             )
-    before = {row.cell: row for row in baseline.rows}
-    shared = [row for row in candidate.rows if row.cell in before]
-    problems = []
-    for row in shared:
-        found = mismatch(
-            (row.manifest, candidate.records[row.cell].configuration),
-            (before[row.cell].manifest, baseline.records[row.cell].configuration),
-        )
-        problems += [f"{row.cell}: {found}"] if found else []
+    known = baseline.cells
+    shared = [(cell, known[name]) for name, cell in candidate.cells.items() if name in known]
+    found = [(now.row.cell, _mismatch(now, before)) for now, before in shared]
+    problems = [f"{cell}: {problem}" for cell, problem in found if problem]
     if problems:
         more = f" (and {len(problems) - 1} more cells)" if len(problems) > 1 else ""
         raise UsageError(f"not comparable with baseline {baseline.title}: {problems[0]}{more}")
     if not shared:
         raise UsageError(
             f"no cell of this run is in baseline {baseline.title}, which has: "
-            + (", ".join(list(before)[:6]) or "none")
+            + (", ".join(list(known)[:6]) or "none")
         )
-    return [row.cell for row in shared]
+    return shared
 
 
-def _difference(
-    candidate: Run, baseline: Run, cell: str, name: StatisticName, terms: Terms
+def _mismatch(now: SavedCell, before: SavedCell) -> str | None:
+    first, second = ((cell.row.manifest, cell.record.configuration) for cell in (now, before))
+    return mismatch(first, second)
+
+
+def cell_difference(
+    now: SavedCell, before: SavedCell, name: StatisticName = "srcc", method: Method = "jackknife"
 ) -> Difference:
     """The paired difference of a cell's headline, over the stimuli that both runs scored."""
-    now, before, quality, references = _aligned(candidate, baseline, cell)
-    row = baseline.row(cell)
-    clustered, paper = row.scenario == "fr", row.preset == "paper"
-    options: dict[str, Any] = {
-        "statistic": "srcc_after_logistic" if paper and name == "srcc" else name,
-        "direction": "free" if paper else "increasing",
-        "undefined": "zero" if paper else "exclude",
-    }
-    if clustered:
-        averaged = name == "srcc" or paper
-        options["cluster"] = references
-        options["summary"] = "cluster_mean" if averaged else "pooled"
-        options["method"] = "jackknife" if averaged else terms.method
-    elif not paper:
-        options["method"] = terms.method
-    return compare(now, before, quality, **options)
+    scores, earlier, quality, references = _aligned(now, before)
+    clustered, paper = before.row.scenario == "fr", before.row.preset == "paper"
+    averaged = clustered and (name == "srcc" or paper)
+    return compare(
+        scores,
+        earlier,
+        quality,
+        statistic="srcc_after_logistic" if paper and name == "srcc" else name,
+        direction="free" if paper else "increasing",
+        undefined="zero" if paper else "exclude",
+        cluster=references if clustered else None,
+        summary="cluster_mean" if averaged else "pooled",
+        method="jackknife" if averaged or paper else method,
+    )
 
 
 def _aligned(
-    candidate: Run, baseline: Run, cell: str
+    now: SavedCell, before: SavedCell
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], list[str]]:
     """Scores of both, human scores and references of the stimuli that both scored."""
     import numpy as np
 
-    orders = [_order(run.row(cell)) for run in (candidate, baseline)]
+    orders = [_order(cell.row) for cell in (now, before)]
     scores = [
-        np.array([_score(run.row(cell), k) for k in order], dtype=np.float64)
-        for run, order in zip((candidate, baseline), orders, strict=True)
+        np.array([_score(cell.row, k) for k in order], dtype=np.float64)
+        for cell, order in zip((now, before), orders, strict=True)
     ]
-    record = baseline.records[cell]
+    record = before.record
     known = ~np.isnan(scores[0]) & ~np.isnan(scores[1])
     quality = np.array([record.quality[k] for k in orders[1]])[known]
     references = [record.references[k] for k, both in zip(orders[1], known, strict=True) if both]
@@ -210,9 +212,8 @@ def _score(row: Row, position: int) -> float:
 
 
 def _line(
-    candidate: Run,
-    baseline: Run,
-    cell: str,
+    now: SavedCell,
+    before: SavedCell,
     name: StatisticName,
     difference: Difference,
     p_adjusted: float | None,
@@ -227,29 +228,21 @@ def _line(
         strict=terms.strict,
         name=name.upper(),
     )
-    decision = _own_replies(decision, same_replies(candidate, baseline, cell), terms.strict)
-    notes = _cell_notes(candidate, baseline, cell, difference)
-    return CellComparison(cell, name.upper(), difference, decision, tuple(notes))
+    decision = _own_replies(decision, same_replies(now, before), terms.strict)
+    notes = _cell_notes(now, before, difference)
+    return CellComparison(now.row.cell, name.upper(), difference, decision, tuple(notes))
 
 
-def same_replies(candidate: Run, baseline: Run, cell: str) -> float:
+def same_replies(now: SavedCell, before: SavedCell) -> float:
     """Share of the candidate's trials that hold the baseline's very replies, 0..1.
 
     Told by question and time of reply: an answer that was asked anew has another time, whatever
     it says.
     """
-    now, before = (_reply_times(run, cell) for run in (candidate, baseline))
-    if not now:
+    ours, theirs = now.reply_times, before.reply_times
+    if not ours:
         return 0.0
-    return sum(before.get(key) == at and at > 0 for key, at in now.items()) / len(now)
-
-
-def _reply_times(run: Run, cell: str) -> dict[tuple[tuple[str, ...], int], float]:
-    hashes = [item[1] for item in run.row(cell).per_stimulus]
-    return {
-        (tuple(hashes[i] for i in trial.stimuli), trial.repeat): trial.replied_at
-        for trial in run.records[cell].trials
-    }
+    return sum(theirs.get(key) == at and at > 0 for key, at in ours.items()) / len(ours)
 
 
 def _own_replies(decision: Decision, share: float, strict: bool) -> Decision:
@@ -271,14 +264,13 @@ def _own_replies(decision: Decision, share: float, strict: bool) -> Decision:
     )
 
 
-def _cell_notes(candidate: Run, baseline: Run, cell: str, difference: Difference) -> list[str]:
+def _cell_notes(now: SavedCell, before: SavedCell, difference: Difference) -> list[str]:
     notes = []
-    row = candidate.row(cell)
-    if difference.n < row.n and not difference.lost:
-        notes.append(f"compared on the {difference.n} of {row.n} stimuli that can be.")
+    if difference.n < now.row.n and not difference.lost:
+        notes.append(f"compared on the {difference.n} of {now.row.n} stimuli that can be.")
     if difference.reason and difference.value is not None:
         notes.append(f"{difference.reason}.")
-    told = (_unparsed_changed(row, baseline.row(cell)), _trials_changed(candidate, baseline, cell))
+    told = (_unparsed_changed(now.row, before.row), _trials_changed(now, before))
     return notes + [note for note in told if note]
 
 
@@ -297,29 +289,27 @@ def _unparsed_changed(now: Row, before: Row) -> str | None:
     )
 
 
-def _trials_changed(candidate: Run, baseline: Run, cell: str) -> str | None:
+def _trials_changed(now: SavedCell, before: SavedCell) -> str | None:
     """A fixed design must ask the same trials; an adaptive one must not be asked the baseline's.
 
     Swiss pairing follows the answers of the model that is asked. The baseline's pairs suit the
     baseline: asked the same pairs, a release as good scores .04 to .1 lower (docs/gates.md).
     """
-    now, before = (set(_reply_times(run, cell)) for run in (candidate, baseline))
-    row, record = candidate.row(cell), candidate.records[cell]
-    if not _adaptive(row, record):
-        other = len(now - before)
-        return f"{other} of {len(now)} trials are not the baseline's." if other else None
-    said = [
-        [t.judgement for t in run.records[cell].trials if t.usable] for run in (candidate, baseline)
-    ]
-    if now != before or said[0] == said[1]:
+    ours, theirs = set(now.reply_times), set(before.reply_times)
+    if not _adaptive(now):
+        other = len(ours - theirs)
+        return f"{other} of {len(ours)} trials are not the baseline's." if other else None
+    said = [[t.judgement for t in c.record.trials if t.usable] for c in (now, before)]
+    if ours != theirs or said[0] == said[1]:
         return None
     return "both answered one adaptive trial list, which favours the one that it was made for."
 
 
-def _adaptive(row: Row, record: CellRecord) -> bool:
+def _adaptive(cell: SavedCell) -> bool:
     from iqa_checks.protocols import ROUND_ROBIN_LIMIT
 
-    groups = Counter(record.references if row.scenario == "fr" else [""] * row.n)
+    row = cell.row
+    groups = Counter(cell.record.references if row.scenario == "fr" else [""] * row.n)
     swiss = row.protocol == "double" and row.preset == "sound"
     return swiss and max(groups.values(), default=0) > ROUND_ROBIN_LIMIT
 
@@ -347,37 +337,34 @@ def _described(run: Run) -> str:
 
 
 def cell_power(
-    run: Run, cell: str, drop: float, *, earlier: Run | None = None, alpha: float = 0.05
+    cell: SavedCell, drop: float, *, earlier: SavedCell | None = None, alpha: float = 0.05
 ) -> list[PlanOption]:
-    """`power_plan` of one cell of a saved run; its own size first.
+    """`power_plan` of one saved cell; its own size first.
 
-    ``earlier``: another release on the same stimuli, to see how much two releases resemble.
+    ``earlier``: the cell of another release, to see how much two releases resemble.
 
     Raises `ValueError` where the cell's data cannot tell.
     """
-    now, _, quality, references = _aligned(run, run, cell)
-    row, record = run.row(cell), run.records[cell]
-    clustered = row.scenario == "fr"
-    typical = None
-    if earlier is not None and any(other.cell == cell for other in earlier.rows):
-        typical = _difference(earlier, run, cell, "srcc", Terms())
+    now, _, quality, references = _aligned(cell, cell)
+    clustered = cell.row.scenario == "fr"
     return power_plan(
         now,
         quality,
         drop=drop,
         cluster=references if clustered else None,
         summary="cluster_mean" if clustered else "pooled",
-        n_trials=len(record.trials),
-        noise_variance=0.0 if clustered else _noise(row, record),
-        typical=typical,
+        n_trials=len(cell.record.trials),
+        noise_variance=0.0 if clustered else _noise(cell),
+        typical=None if earlier is None else cell_difference(earlier, cell),
         alpha=alpha,
     )
 
 
-def _noise(row: Row, record: CellRecord) -> float:
+def _noise(cell: SavedCell) -> float:
     """Variance of Fisher's z from the judgements alone, as far as the record can tell."""
     import numpy as np
 
+    row, record = cell.row, cell.record
     judged = judged_of(record, row.protocol)
     if judged is not None:
         tie_weight = 0.5 if row.preset == "sound" else 1.0
@@ -395,15 +382,15 @@ def power_lines(
     if earlier is not None:
         _shared_cells(earlier, run)
     lines = [f"To find an SRCC drop of {drop:g} with 80 % power (one-sided alpha {alpha:g}):"]
-    for row in run.rows:
+    for name, cell in run.cells.items():
+        other = None if earlier is None else earlier.cell(name)
         try:
-            options = cell_power(run, row.cell, drop, earlier=earlier, alpha=alpha)
+            own, *enough = cell_power(cell, drop, earlier=other, alpha=alpha)
         except ValueError as error:
-            lines.append(f"  {row.cell}: cannot be planned: {error}")
+            lines.append(f"  {name}: cannot be planned: {error}")
             continue
-        own, *enough = options
         lines.append(
-            f"  {row.cell}: now {_size(own)}: power {own.power:.0%}, "
+            f"  {name}: now {_size(own)}: power {own.power:.0%}, "
             f"sees drops from {number(own.detectable)}"
         )
         lines += [f"    enough: {_size(option)}" for option in enough]
@@ -416,95 +403,12 @@ def _size(option: PlanOption) -> str:
     return f"{option.n:,} stimuli{references}{repeats} ({option.trials:,} trials)"
 
 
-# --- Tables -------------------------------------------------------------------------------------
-
-COLUMNS: dict[str, Callable[[CellComparison], str]] = {
-    "cell": lambda line: line.cell,
-    "": lambda line: line.statistic,
-    "baseline": lambda line: number(line.difference.baseline),
-    "now": lambda line: number(line.difference.candidate),
-    "difference [95 %]": lambda line: _interval(line.difference),
-    "p (Holm)": lambda line: _p_value(line.decision.p_adjusted),
-    "detectable": lambda line: number(line.decision.detectable),
-    "verdict": lambda line: line.decision.status,
-}
-_STYLES = {"FAIL": "bold red", "PASS": "green"}
-
-
-def terminal(comparison: RunComparison, *, color: bool = False) -> str:
-    """The table and the sentences behind every verdict that is not PASS."""
-    import rich.box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for name in COLUMNS:
-        left = name in ("cell", "", "verdict")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for line in comparison.lines:
-        *texts, status = (read(line) for read in COLUMNS.values())
-        table.add_row(*map(Text, texts), Text(status, style=_STYLES.get(status, "yellow")))
-    out = io.StringIO()
-    colors: Any = "standard" if color else None
-    console = Console(file=out, width=240, force_terminal=color, color_system=colors)
-    console.print(table)
-    head = f"{comparison.candidate} against {comparison.baseline}"
-    return "\n".join([head, out.getvalue().rstrip("\n"), *_sentences(comparison)]) + "\n"
-
-
-def markdown(comparison: RunComparison) -> str:
-    """For a pull-request comment or a job summary."""
-    head = (
-        f"### Image quality: {comparison.status}\n\n"
-        f"{comparison.candidate} against {comparison.baseline}"
-    )
-    rows = [
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + " --- |" * len(COLUMNS),
-    ]
-    for line in comparison.lines:
-        *texts, status = (read(line).replace("|", "\\|") for read in COLUMNS.values())
-        rows.append("| " + " | ".join([*texts, f"**{status}**"]) + " |")
-    sentences = [f"- {text.replace('|', chr(92) + '|')}" for text in _sentences(comparison)]
-    return "\n".join([head, "", *rows, "", *sentences]) + "\n"
-
-
-def _sentences(comparison: RunComparison) -> list[str]:
-    said = [
-        f"{line.decision.status} {line.cell}: {line.decision.sentence}"
-        for line in sorted(comparison.lines, key=lambda line: line.decision.status != "FAIL")
-        if line.decision.status != "PASS"
-    ]
-    said += [f"note: {line.cell}: {note}" for line in comparison.lines for note in line.notes]
-    said += [f"new, not in the baseline: {cell}" for cell in comparison.new]
-    said += [f"orphaned, only in the baseline: {cell}" for cell in comparison.orphaned]
-    return said + [f"note: {note}" for note in comparison.notes]
-
-
-def _interval(difference: Difference) -> str:
-    if difference.value is None:
-        return "-"
-    if difference.low is None or difference.high is None:
-        return _signed(difference.value)
-    return f"{_signed(difference.value)} [{_signed(difference.low)}, {_signed(difference.high)}]"
-
-
-def _signed(value: float) -> str:
-    text = number(round(value, 3) + 0.0)
-    return text if text.startswith("-") else f"+{text}"
-
-
-def _p_value(p: float | None) -> str:
-    if p is None:
-        return "-"
-    return "<.0001" if p < 1e-4 else f"{p:.4f}".replace("0.", ".", 1)
-
-
 # --- Command line -------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    from iqa_checks.report.comparison_table import markdown, terminal
+
     given = _parser().parse_args(arguments)
     statistics: tuple[StatisticName, ...] = (
         ("srcc", "plcc") if given.statistic == "both" else (given.statistic,)

@@ -36,7 +36,7 @@ class Gate:
     largest cost of a usable judgement, in US dollars at ``price_per_million`` prompt and reply
     tokens. ``paper`` is the published figure that the SRCC must not be significantly below.
     ``strict`` makes INCONCLUSIVE fail. ``xfail`` is why a failure is expected, '' where it is not.
-    ``notes`` are sentences that belong to every verdict of this gate.
+    ``remarks`` go into every verdict of this gate.
     """
 
     min_srcc: float | None = None
@@ -49,7 +49,7 @@ class Gate:
     max_cost_usd: float | None = None
     price_per_million: tuple[float, float] | None = None
     paper: PaperFigure | None = None
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     xfail: str = ""
     strict: bool = False
     alpha: float = 0.05
@@ -64,32 +64,40 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of a cell: ``reasons`` are whole sentences with the figures behind it."""
+    """The outcome of a cell: ``reasons`` are whole sentences with the figures behind it.
+
+    ``remarks`` are sentences that a reader of the results should see whatever the outcome.
+    """
 
     status: Status
     reasons: tuple[str, ...]
     passed: bool
+    remarks: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.passed
 
     def __str__(self) -> str:
-        return f"{self.status}: {' '.join(self.reasons)}"
+        return f"{self.status}: {' '.join((*self.reasons, *self.remarks))}"
 
 
 def judge(result: CellResult, gate: Gate) -> Verdict:
     """Hold a cell's result against its gate; an expected failure passes and says so."""
-    verdict = _judged(result, gate)
+    status, reasons = _judged(result, gate)
+    passed = status != "FAIL" and not (status == "INCONCLUSIVE" and gate.strict)
     if not gate.xfail:
-        return verdict
-    if not verdict.passed:
-        reasons = (f"expected ({gate.xfail}).", *verdict.reasons)
-        return Verdict("EXPECTED FAIL", reasons, True)
-    surprise = f"A failure was expected ({gate.xfail}): take the xfail away if this lasts."
-    return Verdict(verdict.status, (*verdict.reasons, surprise), True)
+        return Verdict(status, reasons, passed, gate.remarks)
+    if not passed:
+        reasons = (f"expected ({gate.xfail}).", *reasons)
+        return Verdict("EXPECTED FAIL", reasons, True, gate.remarks)
+    surprise = (
+        f"{result.cell.id}: {status}, though a failure was expected ({gate.xfail}); take the xfail "
+        "away if this lasts."
+    )
+    return Verdict(status, reasons, True, (*gate.remarks, surprise))
 
 
-def _judged(result: CellResult, gate: Gate) -> Verdict:
+def _judged(result: CellResult, gate: Gate) -> tuple[Status, tuple[str, ...]]:
     failures = [*_unparsed(result, gate), *_manners(result, gate)]
     doubts: list[str] = []
     merits: list[str] = []
@@ -100,10 +108,10 @@ def _judged(result: CellResult, gate: Gate) -> Verdict:
         _against_chance(result, gate, failures, doubts, merits)
     doubts += _unmeasured(result, gate)
     if failures:
-        return Verdict("FAIL", (*failures, *gate.notes), False)
+        return "FAIL", tuple(failures)
     if doubts:
-        return Verdict("INCONCLUSIVE", (*doubts, *gate.notes), not gate.strict)
-    return Verdict("PASS" if targets else "ABOVE CHANCE", (*merits, *gate.notes), True)
+        return "INCONCLUSIVE", tuple(doubts)
+    return "PASS" if targets else "ABOVE CHANCE", tuple(merits)
 
 
 def _unparsed(result: CellResult, gate: Gate) -> list[str]:
@@ -126,7 +134,7 @@ def _manners(result: CellResult, gate: Gate) -> list[str]:
     )
     at_least = (
         ("share of pairs judged alike in both orders", result.consistency, gate.min_consistency),
-        ("test-retest reliability", getattr(result, "retest", None), gate.min_retest),
+        ("test-retest reliability", result.retest, gate.min_retest),
     )
     return [
         f"{what} is {value:.3g}; the gate asks at {bound} {limit:g}."
@@ -147,7 +155,7 @@ def _unmeasured(result: CellResult, gate: Gate) -> list[str]:
     doubts = []
     if gate.max_cost_usd is not None and _cost(result, gate) is None:
         doubts.append("cost is unknown: the endpoint counts no tokens, or no reply is usable.")
-    if gate.min_retest is not None and getattr(result, "retest", None) is None:
+    if gate.min_retest is not None and result.retest is None:
         doubts.append("test-retest reliability is undefined: too few repeats, or no spread.")
     return doubts
 

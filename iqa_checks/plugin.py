@@ -522,11 +522,11 @@ def _name_of(asked: Asker | str, run: _Run) -> str:
 @pytest.fixture
 def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureRequest) -> Outcome:
     """The cell, asked and judged. A failure to ask is an error of the test, not a failure."""
-    from iqa_checks.baseline import check_cell, record_of
+    from iqa_checks.baseline import SavedCell, check_cell, record_of
     from iqa_checks.cell import run_cell
     from iqa_checks.errors import ExemplarsAbsent
     from iqa_checks.gate import judge
-    from iqa_checks.release import baseline_of
+    from iqa_checks.release import baseline_of, properties_of
     from iqa_checks.report.row import row_of
 
     run = request.config.stash[_STATE]
@@ -547,14 +547,9 @@ def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureReq
     verdict = judge(result, gate)
     row = row_of(result, verdict, _name_of(observer_model, run))
     request.node.stash[_ROW] = row.plain()
-    request.node.stash[_RECORD] = record_of(result).plain()
-    for name, value in (
-        ("iqa_srcc", row.srcc.value),
-        ("iqa_plcc", row.plcc.value),
-        ("iqa_unparsed_rate", row.unparsed_rate),
-        ("iqa_verdict", row.verdict),
-    ):
-        request.node.user_properties.append((name, value))
+    record = record_of(result)
+    request.node.stash[_RECORD] = record.plain()
+    request.node.user_properties += properties_of(SavedCell(row, record), baseline)
     return Outcome(result, verdict)
 
 
@@ -661,12 +656,8 @@ def _exit_status_of(error: Exception | None) -> int:
 
 def _conclude(run: _Run, exitstatus: int) -> int:
     """Compare, write and save a run that measured something; returns its exit status."""
-    from iqa_checks.baseline import partial_reasons, save
-    from iqa_checks.compare import markdown, terminal
-    from iqa_checks.errors import IqaChecksError
-    from iqa_checks.release import compared, namesakes, run_of
-    from iqa_checks.report.annotations import workflow_commands
-    from iqa_checks.report.summary import write_results
+    from iqa_checks.baseline import partial_reasons
+    from iqa_checks.release import conclude, run_of
 
     settings, config = run.settings, run.config
     partial = partial_reasons(
@@ -677,35 +668,18 @@ def _conclude(run: _Run, exitstatus: int) -> int:
         limit=settings.source.limit,
         failed=[row["cell"] for row in run.rows if not row["passed"]],
     )
-    try:
-        whole = run_of(run.rows, run.records, settings, run.asker, started_at=run.started_at,
-                       partial=partial, folder=config.rootpath)  # fmt: skip
-        comparison = compared(whole, settings)
-        failures: list[str] = []
-        if comparison is not None:
-            run.summary += namesakes(settings)
-            run.summary += terminal(comparison).splitlines()
-            n_failed = sum(line.decision.status == "FAIL" for line in comparison.lines)
-            run.summary.append(
-                f"release comparison: {comparison.status}, {n_failed} of {len(comparison.lines)} "
-                f"cells significantly worse than {comparison.baseline}"
-            )
-            failures = [] if comparison.passed else [comparison.status]
-            exitstatus = exitstatus or int(not comparison.passed)
-        if settings.out is not None:
-            text = "" if comparison is None else markdown(comparison)
-            paths = write_results(settings.out, whole, settings, text)
-            run.summary.append("wrote " + ", ".join(map(str, paths)))
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            run.summary += workflow_commands(whole.rows, failures)
-        if config.getoption("iqa_save"):
-            allow = config.getoption("iqa_save_partial")
-            path = save(whole, settings.storage, config.getoption("iqa_save"), allow_partial=allow)
-            run.summary.append(f"saved baseline {path}")
-    except (IqaChecksError, OSError) as error:
-        run.summary.append(f"error: {error}")
-        return exitstatus or int(pytest.ExitCode.USAGE_ERROR)
-    return exitstatus
+    whole = run_of(run.rows, run.records, settings, run.asker, started_at=run.started_at,
+                   partial=partial, folder=config.rootpath)  # fmt: skip
+    concluded = conclude(
+        whole,
+        settings,
+        save_as=config.getoption("iqa_save"),
+        allow_partial=config.getoption("iqa_save_partial"),
+        environment=os.environ,
+    )
+    run.summary += concluded.lines
+    codes = {"usage": int(pytest.ExitCode.USAGE_ERROR), "worse": 1, "": 0}
+    return exitstatus or codes[concluded.problem]
 
 
 def pytest_terminal_summary(

@@ -1,4 +1,4 @@
-"""A run beside an earlier release: what ``--iqa-save`` and ``--iqa-compare`` do.
+"""The end of a run, and a run beside an earlier release: ``--iqa-save`` and ``--iqa-compare``.
 
 The baseline is read, and refused, before anything is asked; each cell is held against it before
 its first question; the comparison itself waits for all cells, since Holm's correction needs them.
@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from iqa_checks.baseline import CellRecord, Run, baselines, current_commit, find, read
-from iqa_checks.compare import RunComparison, Terms, compare_runs, power_lines
-from iqa_checks.errors import UsageError
+from iqa_checks.baseline import (
+    CellRecord,
+    Run,
+    SavedCell,
+    baselines,
+    current_commit,
+    find,
+    read,
+    save,
+)
+from iqa_checks.compare import (
+    RunComparison,
+    Terms,
+    cell_difference,
+    compare_runs,
+    power_lines,
+)
+from iqa_checks.errors import IqaChecksError, UsageError
 
 if TYPE_CHECKING:
     from iqa_checks.broker import LocalAsker
@@ -70,7 +85,8 @@ def run_of(
     totals = None if asker is None else asker.broker.totals
     price = settings.spec.price_per_million
     cost = None
-    if totals is not None and price is not None:
+    counted = totals is not None and (totals.prompt_tokens > 0 or totals.new == 0)
+    if totals is not None and counted and price is not None:  # tokens nobody counted are not free
         cost = (totals.prompt_tokens * price[0] + totals.completion_tokens * price[1]) / 1e6
     return Run(
         model=", ".join(dict.fromkeys(row["model"] for row in rows)) or settings.model,
@@ -87,6 +103,87 @@ def run_of(
         versions=versions(),
         partial=tuple(partial),
     )
+
+
+def properties_of(cell: SavedCell, baseline: Run | None) -> list[tuple[str, float | str | None]]:
+    """What JUnit XML holds of a cell: its figures, and how they differ from the baseline's.
+
+    ``iqa_p_worse`` is one-sided and the cell's own: Holm's correction needs all cells, and stands
+    in the comparison at the end of the run.
+    """
+    row = cell.row
+    found: list[tuple[str, float | str | None]] = [
+        ("iqa_srcc", row.srcc.value),
+        ("iqa_srcc_low", row.srcc.low),
+        ("iqa_srcc_high", row.srcc.high),
+        ("iqa_plcc", row.plcc.value),
+        ("iqa_unparsed_rate", row.unparsed_rate),
+        ("iqa_verdict", row.verdict),
+    ]
+    before = None if baseline is None else baseline.cell(row.cell)
+    if before is None:
+        return found
+    difference = cell_difference(cell, before)
+    return [
+        *found,
+        ("iqa_baseline_srcc", difference.baseline),
+        ("iqa_difference", difference.value),
+        ("iqa_p_worse", difference.p_worse),
+    ]
+
+
+@dataclass
+class Conclusion:
+    """What the end of a run says and means for its exit status.
+
+    ``problem``: 'worse' where the comparison failed, 'usage' where something could not be compared,
+    written or saved, '' otherwise.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    problem: Literal["", "worse", "usage"] = ""
+
+
+def conclude(
+    run: Run,
+    settings: Settings,
+    *,
+    save_as: str | None,
+    allow_partial: bool,
+    environment: Mapping[str, str],
+) -> Conclusion:
+    """Compare, write and save a finished run, and tell the workflow that it ran in.
+
+    ``environment``: GITHUB_ACTIONS asks for annotations, GITHUB_STEP_SUMMARY names the file that a
+    job's summary is appended to.
+    """
+    from iqa_checks.report.annotations import workflow_commands
+    from iqa_checks.report.comparison_table import terminal
+    from iqa_checks.report.summary import append_summary, write_results
+
+    done = Conclusion()
+    try:
+        comparison = compared(run, settings)
+        if comparison is not None:
+            done.lines += [*namesakes(settings), *terminal(comparison).splitlines()]
+            done.lines.append(comparison.headline)
+            if not comparison.passed:
+                done.problem = "worse"
+                run = replace(run, partial=(*run.partial, f"{comparison.headline}."))
+        if settings.out is not None:
+            paths = write_results(settings.out, run, settings, comparison)
+            done.lines.append("wrote " + ", ".join(map(str, paths)))
+        if environment.get("GITHUB_ACTIONS") == "true":
+            done.lines += workflow_commands(run.rows, comparison)
+        if environment.get("GITHUB_STEP_SUMMARY"):
+            append_summary(Path(environment["GITHUB_STEP_SUMMARY"]), run, settings, comparison)
+        if save_as:
+            path = save(run, settings.storage, save_as, allow_partial=allow_partial)
+            done.lines.append(f"saved baseline {path}")
+    except (IqaChecksError, OSError) as error:
+        done.lines.append(f"error: {error}")
+        done.problem = done.problem or "usage"
+    return done
 
 
 def compared(run: Run, settings: Settings) -> RunComparison | None:

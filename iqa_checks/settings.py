@@ -162,11 +162,15 @@ class Settings:
         model = self._paper_model(like, cell.preset)
         figure = paper_figure(model, cell.stimuli.name, cell.protocol, cell.strategy)
         if figure is None or cell.selection == "difficult":
-            return {"notes": (f"Not held against the paper: its Table 1 has no {model} on "
-                              f"{cell.id}.",)}  # fmt: skip
+            where = (
+                f"{'difficult samples of ' * (cell.selection == 'difficult')}{cell.stimuli.name}"
+            )
+            system = f"{cell.protocol} {cell.strategy}"
+            missing = f"not held against the paper: no figure of {model}, {system}, on {where}."
+            return {"remarks": (missing,)}
         retired = RETIRED.get(model)
-        other = f"The paper's {model} was {retired}: {self.spec.model} is another model."
-        return {"paper": figure, "notes": (other,) if retired else ()}
+        other = f"the paper's {model} was {retired}; {self.spec.model} is another model."
+        return {"paper": figure, "remarks": (other,) if retired else ()}
 
     def check_gates(self) -> None:
         """`UsageError` for a gate file with a mistake, or a gate that this model cannot have."""

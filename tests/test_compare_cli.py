@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from iqa_checks import compare, history
-from iqa_checks.baseline import Run, SavedTrial, record_of, save
+from iqa_checks.baseline import Run, SavedCell, SavedTrial, record_of, save
 from iqa_checks.cell import Cell, run_cell
 from iqa_checks.compare import Terms, cell_power, compare_runs, power_lines, same_replies
 from iqa_checks.errors import UsageError
 from iqa_checks.gate import Gate, judge
+from iqa_checks.report.comparison_table import terminal
 from iqa_checks.report.row import row_of
 from tests.saved_runs import saved_cell, saved_run, simulated
 
@@ -159,6 +160,11 @@ def test_holm_over_cells(baseline):
     assert first.decision.p_adjusted == pytest.approx(min(1, 9 * first.difference.p_worse))
 
 
+def cells_of(*runs: Run) -> list[SavedCell]:
+    """The one cell of each run."""
+    return [next(iter(run.cells.values())) for run in runs]
+
+
 # --- The baseline's own replies -------------------------------------------------------------------
 
 
@@ -185,14 +191,14 @@ def test_the_baselines_own_replies_never_pass(baseline):
 def test_the_same_answers_asked_anew_pass(baseline):
     """A deterministic model gives the same answers at another time."""
     before, now = asked_at(baseline, 1e9), asked_at(baseline, 2e9)
-    assert same_replies(now, before, "nr-single-standard-fake") == 0
+    assert same_replies(*cells_of(now, before)) == 0
     assert status(now, before) == "PASS"
 
 
 def test_partly_the_baselines_own_replies(baseline, worse):
     before = asked_at(baseline, 1e9)
     mixed = asked_at(baseline, 1e9, share=0.4)
-    assert same_replies(mixed, before, "nr-single-standard-fake") == pytest.approx(0.4)
+    assert same_replies(*cells_of(mixed, before)) == pytest.approx(0.4)
     (line,) = compare_runs(mixed, before).lines
     assert line.decision.status == "INCONCLUSIVE"
     assert "40% of the replies" in line.decision.sentence
@@ -200,7 +206,7 @@ def test_partly_the_baselines_own_replies(baseline, worse):
 
 
 def test_unknown_times_are_not_the_same_reply(baseline):
-    assert same_replies(baseline, baseline, "nr-single-standard-fake") == 0
+    assert same_replies(*cells_of(baseline, baseline)) == 0
 
 
 # --- Refusals, new and orphaned cells -------------------------------------------------------------
@@ -229,7 +235,7 @@ def test_new_and_orphaned_cells(same):
     compared = compare_runs(now, before)
     assert compared.new == ("nr-single-standard-new",)
     assert compared.orphaned == ("nr-single-standard-old",)
-    text = compare.terminal(compared)
+    text = terminal(compared)
     assert "new, not in the baseline: nr-single-standard-new" in text
     assert "orphaned, only in the baseline: nr-single-standard-old" in text
     assert "the baseline is partial: Part." in text
@@ -313,9 +319,9 @@ def test_power_knows_repeats_and_references(baseline):
         for t in record.trials for r, d in ((0, 5.0), (1000, -5.0))
     )  # fmt: skip
     noisy = saved_run((row, replace(record, trials=twice)))
-    assert [o.repeats for o in cell_power(noisy, row.cell, 0.05)] == [1, 1, 2, 3, 5]
+    assert [o.repeats for o in cell_power(*cells_of(noisy), 0.05)] == [1, 1, 2, 3, 5]
     clustered = saved_run(simulated(references=REFERENCES))
-    assert cell_power(clustered, clustered.rows[0].cell, 0.05)[0].n_clusters == 15
+    assert cell_power(*cells_of(clustered), 0.05)[0].n_clusters == 15
     constant = saved_run(saved_cell([1.0] * 9, list(range(9))))
     assert "cannot be planned" in "\n".join(power_lines(constant, 0.05))
 

@@ -36,6 +36,7 @@ def result(srcc=None, plcc=None, *, chance_p: float | None = 0.001, unparsed: in
     """What a gate looks at in a cell's result."""
     srcc = srcc or measured(0.8)
     return SimpleNamespace(
+        cell=SimpleNamespace(id="a-cell"),
         srcc=srcc,
         plcc=plcc or srcc,
         chance=ChanceLevel(srcc.value, 0.0, 0.3, 0.95, chance_p, 1000),
@@ -276,7 +277,7 @@ def test_alpha_is_shared_by_the_gates_of_a_cell():
 def test_the_papers_figure_is_a_gate():
     """Significantly below it fails; just below it is no proof; the note stands in every verdict."""
     figure = PaperFigure("llava-v1.6", 0.8)
-    gate = {"paper": figure, "notes": ("Another model.",)}
+    gate = {"paper": figure, "remarks": ("Another model.",)}
     judged = judge(result(measured(0.4)), Gate(**gate))
     assert judged.status == "FAIL"
     assert "the paper's 0.800 of llava-v1.6: significantly below" in str(judged)
@@ -294,4 +295,11 @@ def test_expected_failure_passes_and_says_so():
     assert "significantly below" in str(poor)
     good = judge(result(measured(0.95)), Gate(min_srcc=0.9, xfail="colour is beyond it"))
     assert (good.status, good.passed) == ("PASS", True)
-    assert "A failure was expected (colour is beyond it)" in str(good)
+    (remark,) = good.remarks
+    assert remark == (
+        "a-cell: PASS, though a failure was expected (colour is beyond it); take the xfail away "
+        "if this lasts."
+    )
+    assert remark in str(good)
+    doubtful = Gate(min_srcc=0.82, xfail="colour is beyond it", strict=True)
+    assert judge(result(measured(0.8)), doubtful).status == "EXPECTED FAIL"

@@ -131,11 +131,15 @@ def test_gate_of_a_cell(settings, tmp_path, rated_set):
     paper = gated(settings, tmp_path, "{like_paper: true}", model="gpt4v", preset="paper")
     gate = paper.gate(cell, 1)
     assert gate.paper == PaperFigure("gpt4v", 0.834)
-    assert gate.notes == ("The paper's gpt4v was gpt-4-vision-preview: gpt-4o is another model.",)
+    assert gate.remarks == ("the paper's gpt4v was gpt-4-vision-preview; gpt-4o is another model.",)
     absent = paper.gate(replace(cell, stimuli=stimuli), 1)
     assert absent.paper is None
-    assert "Table 1 has no gpt4v on nr-double-standard-" in absent.notes[0]
-    assert paper.gate(replace(cell, selection="difficult"), 1).paper is None
+    assert absent.remarks == (
+        f"not held against the paper: no figure of gpt4v, double standard, on {stimuli.name}.",
+    )
+    difficult = paper.gate(replace(cell, selection="difficult"), 1)
+    assert difficult.paper is None
+    assert "on difficult samples of SPAQ" in difficult.remarks[0]
     with pytest.raises(UsageError, match="--iqa-preset paper"):
         paper.gate(replace(cell, preset="sound"), 1)
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from iqa_checks.report.row import Row
 
+if TYPE_CHECKING:
+    from iqa_checks.compare import RunComparison
 
-def workflow_commands(rows: Sequence[Row], failures: Sequence[str]) -> list[str]:
-    """One ``::error`` a failed cell or comparison, one ``::warning`` an inconclusive cell."""
+
+def workflow_commands(rows: Sequence[Row], comparison: RunComparison | None = None) -> list[str]:
+    """One ``::error`` a failed cell or comparison of a cell, one ``::warning`` an inconclusive
+    cell."""
     lines = [
         _command("error" if not row.passed else "warning", row.cell, row.explanation)
         for row in rows
         if not row.passed or row.verdict == "INCONCLUSIVE"
     ]
-    return lines + [_command("error", "release comparison", failure) for failure in failures]
+    return lines + [
+        _command("error", f"{line.cell} against {comparison.baseline}", str(line.decision))
+        for line in (comparison.lines if comparison else ())
+        if comparison and not line.decision.passed
+    ]
 
 
 def _command(kind: str, title: str, text: str) -> str:

@@ -130,7 +130,7 @@ def row_of(result: CellResult, verdict: Verdict, model: str) -> Row:
         passed=verdict.passed,
         explanation=str(verdict),
         warnings=result.warnings,
-        notes=stimuli.notes,
+        notes=(*stimuli.notes, *verdict.remarks),
         per_stimulus=tuple(
             (s.path.name, s.sha256, float(s.mos), None if score != score else float(score))
             for s, score in zip(stimuli.stimuli, result.scores.tolist(), strict=True)

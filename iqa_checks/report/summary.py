@@ -15,6 +15,7 @@ from iqa_checks.report.tables import csv_table, markdown_table, printable, termi
 if TYPE_CHECKING:
     from iqa_checks.baseline import Run
     from iqa_checks.broker import Totals
+    from iqa_checks.compare import RunComparison
     from iqa_checks.settings import Settings
 
 
@@ -93,23 +94,20 @@ def in_order(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     return sorted(read, key=place)
 
 
-def write_results(folder: Path, run: Run, settings: Settings, comparison: str = "") -> list[Path]:
+def write_results(
+    folder: Path, run: Run, settings: Settings, comparison: RunComparison | None = None
+) -> list[Path]:
     """Write ``results.{json,md,csv}`` and Table 1 as Markdown, CSV and LaTeX.
 
-    ``results.json`` is a run as baselines hold it (``data/results.schema.json``); ``comparison``
-    is Markdown that goes below the table of ``results.md``.
+    ``results.json`` is a run as baselines hold it (``data/results.schema.json``).
     """
     from iqa_checks.baseline import dumped
 
     ordered = run.rows
     folder.mkdir(parents=True, exist_ok=True)
-    notes = "".join(f"- {printable(note)}\n" for note in _notes(ordered))
-    text = f"{headline(settings)}\n\n{markdown_table(ordered)}\n{notes}"
-    if comparison:
-        text += f"\n{comparison}\n"
     files = {
         "results.json": dumped(run),
-        "results.md": text,
+        "results.md": markdown_summary(run, settings, comparison),
         "results.csv": csv_table(ordered),
     }
     if ordered:
@@ -118,6 +116,25 @@ def write_results(folder: Path, run: Run, settings: Settings, comparison: str = 
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in files]
+
+
+def append_summary(
+    path: Path, run: Run, settings: Settings, comparison: RunComparison | None
+) -> None:
+    """Add the Markdown summary to a job's, where other steps may have written before."""
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(f"{markdown_summary(run, settings, comparison)}\n")
+
+
+def markdown_summary(run: Run, settings: Settings, comparison: RunComparison | None = None) -> str:
+    """For a pull-request comment or a job summary: the table, what failed and why, and the
+    comparison with the baseline."""
+    from iqa_checks.report.comparison_table import markdown
+
+    why = [f"**{row.verdict}** {row.cell}: {row.explanation}" for row in run.rows if not row.passed]
+    said = "".join(f"- {printable(text)}\n" for text in (*why, *_notes(run.rows)))
+    text = f"{headline(settings)}\n\n{markdown_table(run.rows)}\n{said}"
+    return text if comparison is None else f"{text}\n{markdown(comparison)}\n"
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -44,6 +44,13 @@ SUITES = {
 LEVELS = 5
 
 
+@pytest.fixture(autouse=True)
+def _no_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs inside tests write nothing into the job that runs these tests."""
+    for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(variable, raising=False)
+
+
 @pytest.fixture
 def repository(pytester: pytest.Pytester) -> pytest.Pytester:
     """Suites as a team would write them: standard prompts, two protocols."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from xml.etree import ElementTree
 
 import pytest
 
@@ -34,8 +35,10 @@ def suite(pytester: pytest.Pytester):
 
 
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
-def test_worse_release_is_red_and_the_same_is_not(suite, workers):
-    """A blind release fails by name of cell; an equally good one does not."""
+def test_worse_release_is_red_and_the_same_is_not(suite, workers, monkeypatch):
+    """A blind release fails by name of cell, wherever a team looks; one as good does not."""
+    summary = suite.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     saved = suite(workers, "--model", "observer:noise=5", "--iqa-save", "v1")
     assert saved.ret == OK, saved.stdout.str()
     saved.stdout.fnmatch_lines(["saved baseline *0001_v1.json"])
@@ -46,7 +49,18 @@ def test_worse_release_is_red_and_the_same_is_not(suite, workers):
     assert worse.ret == FAILED
     worse.stdout.re_match_lines([r"FAIL difference-\w+-standard-builtin-color: .* after Holm"])
     assert "after Holm" in (suite.path / "out/results.md").read_text()
-    assert "iqa_verdict" in (suite.path / "j.xml").read_text()
+    cases = ElementTree.parse(suite.path / "j.xml").iter("testcase")
+    (found,) = [
+        {p.get("name"): p.get("value") for p in case.iter("property")}
+        for case in cases
+        if "difference-single" in str(case.get("name"))
+    ]
+    drop = float(found["iqa_srcc"]) - float(found["iqa_baseline_srcc"])
+    assert float(found["iqa_difference"]) == pytest.approx(drop)
+    assert drop < -0.1
+    assert float(found["iqa_p_worse"]) < 0.05
+    assert summary.read_text().count("| stimuli |") == 2  # one table a run
+    assert summary.read_text().count("### Image quality: FAIL") == 1
     same = suite(workers, "--model", "observer:noise=5,seed=2", "--iqa-compare", "1")
     assert same.ret == OK
     assert not re.search(r"^FAIL ", same.stdout.str(), re.MULTILINE)
@@ -68,6 +82,83 @@ def test_other_questions_are_refused_before_anything_is_asked(suite):
     assert partial.ret == USAGE
     assert "2 cells were deselected" in partial.stdout.str()
     assert not list((suite.path / ".iqa/baselines").glob("0002*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[: len(text) // 2], "cut or damaged"),
+        (lambda text: text.replace('"seed": 0', '"seed": 1', 1), "changed after it was saved"),
+        (lambda text: text.replace('"schema": 1', '"schema": 99', 1), "schema version 99"),
+        (lambda text: text.replace('"seed": 0', '"seed": NaN', 1), "holds NaN"),
+    ],
+)
+def test_damaged_baseline_ends_the_run_before_anything_is_asked(suite, damage, said):
+    """One line that names the file, and exit status 4."""
+    assert suite("--iqa-save", "v1", "--iqa-limit", "8", "--iqa-save-partial").ret == OK
+    path = suite.path / ".iqa/baselines/0001_v1.json"
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
+    refused = suite("--iqa-compare", "v1", "--iqa-limit", "8")
+    assert refused.ret == USAGE
+    text = refused.stdout.str() + refused.stderr.str()
+    assert said in text
+    assert "0001_v1.json" in text
+    assert "passed" not in text
+
+
+def test_another_clock_locale_and_language_change_nothing(suite, monkeypatch):
+    """A runner in the far east, in a C locale, at another date, compares as any other does."""
+    assert suite("--iqa-save", "v1", "--iqa-out", "here").ret == OK
+    for name, value in {
+        "LC_ALL": "C",
+        "LANG": "tr_TR",
+        "PYTHONUTF8": "0",
+        "TZ": "Asia/Tokyo",
+    }.items():
+        monkeypatch.setenv(name, value)
+    there = suite("--iqa-compare", "v1", "--iqa-out", "there", "--iqa-save", "v2")
+    assert there.ret == OK, there.stdout.str()
+    one, other = (json.loads((suite.path / f"{k}/results.json").read_text("utf-8"))
+                  for k in ("here", "there"))  # fmt: skip
+    assert [r["per_stimulus"] for r in one["rows"]] == [r["per_stimulus"] for r in other["rows"]]
+    lines = [line for line in there.stdout.lines if line.startswith("difference-")]
+    assert lines
+    assert all("+.000" in line for line in lines)
+
+
+def test_gates_that_a_run_cannot_be_held_against(suite):
+    """An unknown price, one answer a question, the paper's figures under another procedure."""
+    gates = suite.path / "gates.yaml"
+    for line, model, said in (
+        ("{max_cost_usd: 0.01}", "openai:mine", "--iqa-price"),
+        ("{min_retest: 0.9}", "observer", "add --iqa-repeats"),
+        ("{like_paper: gpt4v}", "observer", "add --iqa-preset paper"),
+        ("{like_paper: true}", "observer", "the paper has no figures of observer"),
+    ):
+        gates.write_text(f"- {line}\n")
+        refused = suite("--iqa-gates", str(gates), "--model", model)
+        assert refused.ret == USAGE, refused.stdout.str()
+        assert said in refused.stdout.str() + refused.stderr.str()
+
+
+def test_what_a_verdict_does_not_show_is_noted(suite):
+    """No figure of the paper for this set, and an expected failure that passes."""
+    gates = suite.path / "gates.yaml"
+    gates.write_text(
+        "- {like_paper: gpt4v}\n- {protocol: single, min_srcc: -0.9, xfail: colour is hard}\n"
+        "- {protocol: single, min_retest: -0.5}\n"
+    )
+    options = ("--iqa-gates", str(gates), "--iqa-preset", "paper", "--iqa-repeats", "2")
+    found = suite(*options)
+    assert found.ret == OK
+    found.stdout.fnmatch_lines(
+        [
+            "note: builtin-color: not held against the paper: no figure of gpt4v, double standard*",
+            "note: builtin-color: difference-single-standard-builtin-color: PASS, though a failure "
+            "was expected (colour is hard)*",
+        ],
+        consecutive=False,
+    )
 
 
 def test_replayed_baseline_is_no_pass(suite):

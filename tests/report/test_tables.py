@@ -141,7 +141,7 @@ def test_results_are_written_and_read_back(row, settings, tmp_path):
     rows = (row, replace(row, protocol="single", srcc=UNDEFINED))
     folder = tmp_path / "new" / "out"
     run = Run("observer", None, "sound", 0, rows, {}, started_at=0.0, saved_at=1.0)
-    paths = write_results(folder, run, settings, "compared with v1")
+    paths = write_results(folder, run, settings)
     assert {path.name for path in paths} >= {"results.json", "results.md", "results.csv"}
     document = json.loads((folder / "results.json").read_text())
     assert [Row.from_plain(plain) for plain in document["rows"]] == list(rows)
@@ -149,7 +149,6 @@ def test_results_are_written_and_read_back(row, settings, tmp_path):
     assert (document["model"], document["schema"]) == ("observer", 1)
     text = (folder / "results.md").read_text()
     assert "- builtin: a note" in text
-    assert text.endswith("compared with v1\n")
     assert len(list(csv.DictReader((folder / "results.csv").open(newline="")))) == 2
 
 
