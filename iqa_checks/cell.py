@@ -20,6 +20,7 @@ import numpy as np
 from iqa_checks.agreement import ChanceLevel, Correlation, chance_level, correlation
 from iqa_checks.errors import DesignError, known_names
 from iqa_checks.parsing import parse_reply
+from iqa_checks.parsing.soft import TOP_LOGPROBS, soften
 from iqa_checks.prompts import SCENARIOS, Prompt, Scenario, Strategy, build_prompt, find_strategy
 from iqa_checks.protocols import (
     ANSWERS,
@@ -58,7 +59,10 @@ Selection = Literal["uniform", "difficult"]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What to measure. ``seed`` decides trials and orders, never the strategy or the model."""
+    """What to measure. ``seed`` decides trials and orders, never the strategy or the model.
+
+    ``soft`` reads ratings and preferences from the model's token probabilities (`parsing.soft`).
+    """
 
     stimuli: StimulusSet
     scenario: Scenario
@@ -68,6 +72,7 @@ class Cell:
     scaling: str = "thurstone_map"
     seed: int = 0
     repeats: int = 1
+    soft: bool = False
     selection: Selection = "uniform"
     strategies: Path | None = None
 
@@ -80,11 +85,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One trial, what the model replied, and how that was read."""
+    """One trial, what the model replied, and how that was read: softly, or as it is written."""
 
     trial: Trial
     reply: Reply
     judgement: Judgement
+    soft: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +100,8 @@ class CellResult:
     ``scores`` are on the model's own scale, shape (M,), nan where no reply gave one. ``srcc`` is
     the headline: pooled (NR), or the mean over references (FR), where ``srcc_pooled`` stands
     beside it. ``plcc`` is after a monotone logistic, ``plcc_raw`` without. ``retest`` is the
-    reliability of repeated trials (see `retest.Retest`), None without repeats.
+    reliability of repeated trials (see `retest.Retest`), None without repeats. ``soft`` is the
+    share of usable answers that were read from token probabilities, None where none were asked for.
     """
 
     cell: Cell
@@ -112,6 +119,7 @@ class CellResult:
     tie_rate: float | None = None
     retest: float | None = None
     retest_kappa: float | None = None
+    soft: float | None = None
     warnings: tuple[str, ...] = ()
     unparsed: dict[str, int] = field(default_factory=dict)
 
@@ -176,15 +184,17 @@ def _ask_all(cell: Cell, asker: Asker) -> Iterator[Asked]:
         while True:
             prompts = [_prompt(cell, strategy, trial) for trial in trials]
             replies = asker.ask(prompts)
-            judgements = [_read(p, r) for p, r in zip(prompts, replies, strict=True)]
-            yield from map(Asked, trials, replies, judgements)
-            trials = design.send(judgements)
+            asked = [
+                _asked(cell, t, p, r) for t, p, r in zip(trials, prompts, replies, strict=True)
+            ]
+            yield from asked
+            trials = design.send([a.judgement for a in asked])
     except StopIteration:
         return
 
 
 def _prompt(cell: Cell, strategy: Strategy, trial: Trial) -> Prompt:
-    return build_prompt(
+    prompt = build_prompt(
         trial,
         cell.stimuli,
         protocol=cell.protocol,
@@ -192,11 +202,25 @@ def _prompt(cell: Cell, strategy: Strategy, trial: Trial) -> Prompt:
         scenario=cell.scenario,
         preset=cell.preset,
     )
+    return replace(prompt, top_logprobs=TOP_LOGPROBS) if reads_softly(cell) else prompt
 
 
-def _read(prompt: Prompt, reply: Reply) -> Judgement:
+def reads_softly(cell: Cell) -> bool:
+    """Whether token probabilities are asked for: the order of a list cannot be read from them."""
+    return cell.soft and ANSWERS[cell.protocol] != "ranking"
+
+
+def _asked(cell: Cell, trial: Trial, prompt: Prompt, reply: Reply) -> Asked:
+    written = _read(reply.text, prompt, reply)
+    if not reads_softly(cell):
+        return Asked(trial, reply, written)
+    soft = soften(written, reply.text, reply.logprobs, lambda text: _read(text, prompt, reply))
+    return Asked(trial, reply, written if soft is None else soft, soft is not None)
+
+
+def _read(text: str, prompt: Prompt, reply: Reply) -> Judgement:
     return parse_reply(
-        reply.text,
+        text,
         prompt.answer,
         n_stimuli=prompt.n_stimuli,
         n_before=prompt.n_before,
@@ -231,8 +255,7 @@ def _scale(cell: Cell, judged: Sequence[tuple[Trial, Judgement]]) -> QualityScal
     pairs: list[tuple[int, int, float]] = []
     for trial, judgement in judged:
         if isinstance(judgement, Preference):
-            outcome = {"first": 1.0, "second": 0.0, "comparable": 0.5}[judgement.choice]
-            pairs.append((trial.stimuli[0], trial.stimuli[1], outcome))
+            pairs.append((trial.stimuli[0], trial.stimuli[1], judgement.worth))
         elif isinstance(judgement, Ranking):
             pairs += [
                 (trial.stimuli[i], trial.stimuli[j], outcome)
@@ -288,6 +311,7 @@ def _measured(cell: Cell, asked: tuple[Asked, ...]) -> CellResult:
         tie_rate=_tie_rate(asked),
         retest=None if reliability is None else reliability.value,
         retest_kappa=None if reliability is None else reliability.kappa,
+        soft=_soft_share(asked) if reads_softly(cell) else None,
         warnings=tuple(warnings),
         unparsed=dict(sorted(reasons.items())),
     )
@@ -362,6 +386,11 @@ def _consistency(asked: Sequence[Asked]) -> float | None:
             same.append(mirrored[before] == a.judgement.choice)
         answers[a.trial.stimuli] = a.judgement.choice
     return float(np.mean(same)) if same else None
+
+
+def _soft_share(asked: Sequence[Asked]) -> float | None:
+    usable = [a.soft for a in asked if not isinstance(a.judgement, Unparsed)]
+    return sum(usable) / len(usable) if usable else None
 
 
 def _tie_rate(asked: Sequence[Asked]) -> float | None:

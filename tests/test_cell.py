@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,9 @@ import pytest
 from iqa_checks.agreement import chance_level
 from iqa_checks.cell import Cell, plan, run_cell
 from iqa_checks.errors import DesignError, UsageError
+from iqa_checks.parsing.soft import pack
 from iqa_checks.protocols import PROTOCOLS, Preference, Ranking, Rating, Unparsed
+from iqa_checks.replies import Reply
 from iqa_checks.scaling import thurstone_map
 
 STRATEGIES = ("standard", "in_context", "chain_of_thought")
@@ -419,3 +422,79 @@ def test_repeats_have_a_reliability(rated_set, exact, protocol):
         assert steady.retest_kappa is None
     else:
         assert (steady.retest_kappa, fickle.retest_kappa < 0) == (1.0, True)
+
+
+# --- soft answers -------------------------------------------------------------------------------
+
+
+class Softly:
+    """An asker who gives each answer with its alternatives, or without where ``give`` is False."""
+
+    def __init__(self, odds, give=lambda prompt: True):
+        self.odds, self.give, self.prompts = odds, give, []
+
+    def ask(self, prompts):
+        self.prompts += prompts
+        return [self._reply(prompt) for prompt in prompts]
+
+    def _reply(self, prompt):
+        odds = self.odds([image.sha256 for image in prompt.images], prompt)
+        word = max(odds, key=odds.get)
+        top = [{"token": name, "logprob": math.log(p)} for name, p in odds.items()]
+        head, tail = {"rating": ("Score: ", ""), "preference": ("Answer: ", ".")}.get(
+            prompt.answer, ("Ranks: ", "")
+        )
+        tokens = [
+            {"token": head, "logprob": 0.0, "top_logprobs": []},
+            {"token": word, "logprob": math.log(odds[word]), "top_logprobs": top},
+            {"token": tail, "logprob": 0.0, "top_logprobs": []},
+        ]
+        packed = pack(tokens) if prompt.top_logprobs and self.give(prompt) else ""
+        return Reply(head + word + tail, logprobs=packed)
+
+
+def test_soft_ratings_are_expected_ratings(rated_set):
+    stimuli = rated_set([10, 30, 50, 70])
+    asker = Softly(lambda *_: {"60": 0.6, "20": 0.4})
+    hard = run_cell(Cell(stimuli, "nr", "single"), asker)
+    assert {p.top_logprobs for p in asker.prompts} == {0}
+    soft = run_cell(Cell(stimuli, "nr", "single", soft=True), asker)
+    assert set(hard.scores) == {60.0}
+    assert soft.scores == pytest.approx([44.0] * 4, abs=0.01)
+    assert (hard.soft, soft.soft) == (None, 1.0)
+
+
+def test_soft_preferences_are_shares_of_a_win(rated_set):
+    """Where every written answer is a tie, the odds still tell the order."""
+    stimuli = rated_set([10, 30, 50, 70, 90])
+    worth = {s.image.sha256: s.mos for s in stimuli.stimuli}
+
+    def odds(shown, _prompt):
+        lean = (worth[shown[0]] - worth[shown[1]]) / 400
+        return {"comparable": 0.5, "first": 0.25 + lean, "second": 0.25 - lean}
+
+    hard = run_cell(Cell(stimuli, "nr", "double"), Softly(odds))
+    soft = run_cell(Cell(stimuli, "nr", "double", soft=True), Softly(odds))
+    assert hard.srcc.value is None or abs(hard.srcc.value) < 0.9
+    assert soft.srcc.value == pytest.approx(1.0)
+    assert soft.tie_rate == 1.0  # as written
+    assert soft.asked[0].judgement.choice == "comparable"
+
+
+def test_rankings_stay_as_written(rated_set):
+    """Nothing more is asked for, so that their replies are those of a run without soft answers."""
+    asker = Softly(lambda *_: {"A=0, B=1, C=2, D=3": 0.9, "A=3, B=2, C=1, D=0": 0.1})
+    result = run_cell(Cell(rated_set([10, 30, 50, 70]), "nr", "multiple", soft=True), asker)
+    assert {p.top_logprobs for p in asker.prompts} == {0}
+    assert result.soft is None
+
+
+def test_replies_without_log_probabilities_are_read_as_written(rated_set):
+    stimuli = rated_set([10, 30, 50, 70])
+    first = stimuli.stimuli[0].image.sha256
+    asker = Softly(
+        lambda *_: {"60": 0.6, "20": 0.4}, give=lambda prompt: prompt.images[0].sha256 != first
+    )
+    result = run_cell(Cell(stimuli, "nr", "single", soft=True), asker)
+    assert result.soft == 0.75
+    assert result.scores == pytest.approx([60, 44, 44, 44], abs=0.01)

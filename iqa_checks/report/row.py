@@ -34,7 +34,9 @@ class Row:
     ``srcc`` is the headline (FR: mean over references, ``srcc_pooled`` beside it). ``chance_srcc``
     is what 1 in 20 permutations reach. ``replies`` counts by origin: new, resumed, reused.
     ``per_stimulus`` holds name, SHA-256, human score and model score of each stimulus. ``retest``
-    is the reliability of repeated trials (`retest.Retest`), None without repeats.
+    is the reliability of repeated trials (`retest.Retest`), None without repeats. ``soft`` is the
+    share of usable answers read from token probabilities, None where none were asked for.
+    ``parameters`` says what of the asked parameters the endpoint would not take.
     """
 
     cell: str
@@ -74,6 +76,8 @@ class Row:
     per_stimulus: tuple[tuple[str, str, float, float | None], ...]
     retest: float | None = None  # rows saved before there were these fields have the default
     retest_kappa: float | None = None
+    soft: float | None = None
+    parameters: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As nested dicts and lists."""
@@ -84,6 +88,7 @@ class Row:
         """The inverse of `plain`, also after a trip through JSON."""
         intervals = ("srcc", "srcc_pooled", "plcc", "plcc_raw", "krcc")
         lists = {name: tuple(plain[name]) for name in ("warnings", "notes")}
+        lists["parameters"] = tuple(plain.get("parameters", ()))
         stimuli = tuple(tuple(item) for item in plain["per_stimulus"])
         read = {name: Interval(**plain[name]) for name in intervals}
         return cls(**{**plain, **lists, **read, "per_stimulus": stimuli})
@@ -137,7 +142,15 @@ def row_of(result: CellResult, verdict: Verdict, model: str) -> Row:
         ),
         retest=_float(result.retest),
         retest_kappa=_float(result.retest_kappa),
+        soft=_float(result.soft),
+        parameters=_parameters(result),
     )
+
+
+def _parameters(result: CellResult) -> tuple[str, ...]:
+    """What was not sent as asked, in the order in which it was found out; usually nothing."""
+    said = dict.fromkeys(asked.reply.changed for asked in result.asked if asked.reply.changed)
+    return tuple(dict.fromkeys(part for line in said for part in line.split("; ")))
 
 
 def _interval(measured: Correlation) -> Interval:
