@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from iqa_checks.agreement import ChanceLevel, Correlation, chance_level, correlation
-from iqa_checks.errors import DesignError, known_names
+from iqa_checks.errors import DesignError, TooManyImages, known_names
 from iqa_checks.parsing import parse_reply
 from iqa_checks.parsing.soft import TOP_LOGPROBS, soften
 from iqa_checks.prompts import SCENARIOS, Prompt, Scenario, Strategy, build_prompt, find_strategy
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iqa_checks.broker import Asker
+    from iqa_checks.models import ModelSpec
     from iqa_checks.replies import Reply
 
 Selection = Literal["uniform", "difficult"]
@@ -142,6 +143,8 @@ def run_cell(cell: Cell, model: Asker | str) -> CellResult:
         Too few stimuli for the protocol, or for the strategy's exemplars.
     InfrastructureError
         The model could not be asked. What was answered before is in the reply store.
+    TooManyImages
+        A model by name takes fewer images in a prompt than the cell's prompts show.
     """
     for what, name, known in (
         ("scenario", cell.scenario, SCENARIOS),
@@ -150,6 +153,9 @@ def run_cell(cell: Cell, model: Asker | str) -> CellResult:
         if name not in known:
             raise known_names(what, name, known)
     if isinstance(model, str):
+        from iqa_checks.models import find_model
+
+        check_images(cell, find_model(model))
         with _asker(model) as asker:
             return run_cell(cell, asker)
     if cell.scenario != "nr":
@@ -158,6 +164,35 @@ def run_cell(cell: Cell, model: Asker | str) -> CellResult:
             raise DesignError(f"{cell.id}: no stimulus has a reference; run the nr cells (-k nr)")
     asked = tuple(_ask_all(cell, model))
     return _measured(cell, asked)
+
+
+def check_images(cell: Cell, spec: ModelSpec) -> None:
+    """Raise `TooManyImages` where ``spec`` takes fewer images than a prompt of the cell shows."""
+    if spec.images_per_prompt is None:
+        return
+    shown = most_images(cell)
+    if shown > spec.images_per_prompt:
+        images = "one image" if spec.images_per_prompt == 1 else f"{spec.images_per_prompt} images"
+        raise TooManyImages(
+            f"{spec.name} takes at most {images} in a prompt (images_per_prompt in models.yaml); "
+            f"{cell.protocol}-stimulus {cell.strategy.replace('_', '-')} {cell.scenario.upper()} "
+            f"prompts show {shown}"
+        )
+
+
+def most_images(cell: Cell) -> int:
+    """How many images the longest prompt of a cell shows."""
+    if cell.scenario != "nr":
+        cell = replace(cell, stimuli=cell.stimuli.with_references())
+    groups = cell.stimuli.references if cell.scenario == "fr" else ("",) * len(cell.stimuli)
+    largest = max(Counter(groups).values(), default=0)
+    group = next((g for g, n in Counter(groups).items() if n == largest), "")
+    members = [i for i, g in enumerate(groups) if g == group]
+    longest = {"single": 1, "double": 2, "multiple": _list_length(cell)}[cell.protocol]
+    if not members:
+        return 0
+    strategy = find_strategy(cell.strategy, cell.strategies)
+    return len(_prompt(cell, strategy, Trial(tuple(members[:longest]))).images)
 
 
 def plan(cell: Cell) -> list[Prompt]:
@@ -233,7 +268,7 @@ def _design(cell: Cell) -> Design:
     stimuli = cell.stimuli
     groups = stimuli.references if cell.scenario == "fr" else ("",) * len(stimuli)
     hashes = [s.sha256 for s in stimuli.stimuli]
-    length = PAIR_LIST_LENGTH if cell.scenario == "difference" else LIST_LENGTH
+    length = _list_length(cell)
     if cell.protocol == "single":
         return single_stimulus(len(stimuli))
     if cell.protocol == "double":
@@ -248,6 +283,10 @@ def _design(cell: Cell) -> Design:
     if cell.preset == "paper":
         return multiple_stimulus_paper(len(stimuli), groups, length=length)
     return multiple_stimulus(hashes, groups, seed=cell.seed, length=length)
+
+
+def _list_length(cell: Cell) -> int:
+    return PAIR_LIST_LENGTH if cell.scenario == "difference" else LIST_LENGTH
 
 
 def _scale(cell: Cell, judged: Sequence[tuple[Trial, Judgement]]) -> QualityScale:

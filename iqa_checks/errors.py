@@ -2,7 +2,8 @@
 
     IqaChecksError
     ├── UsageError            an option, name or value that the user can correct
-    │   └── MissingExtra      an optional package is not installed
+    │   ├── MissingExtra      an optional package is not installed
+    │   └── TooManyImages     a prompt shows more than the model takes: the cell skips and says so
     ├── StimulusError         an image, a table of ratings or a data set is not usable
     │   └── StimuliAbsent     a data set is not at hand: the cell skips and says what to get
     ├── DesignError           too few stimuli for a protocol
@@ -35,6 +36,10 @@ class MissingExtra(UsageError):
         super().__init__(
             f"{purpose} needs the package {package}: pip install 'iqa_checks[{extra}]'"
         )
+
+
+class TooManyImages(UsageError):
+    """A prompt shows more images than the model takes; the message says how many it takes."""
 
 
 class StimulusError(IqaChecksError):

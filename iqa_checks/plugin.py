@@ -184,6 +184,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--iqa-scaling", default="thurstone_map", metavar="METHOD",
         help="from comparisons to a quality scale")
     add("--iqa-repeats", type=int, default=1, metavar="R", help="ask every trial R times")
+    add("--iqa-soft", action="store_true",
+        help="expected ratings and shares of preference, from the model's token probabilities")
     add("--iqa-strategies", metavar="FILE", help="YAML with prompting strategies of your own")
     add("--iqa-store", default=".iqa/replies.sqlite", metavar="PATH|URL", help="the reply store")
     add("--iqa-reuse", action="store_true", help="use replies of finished runs, ask the rest")
@@ -258,6 +260,7 @@ def settings_of(config: pytest.Config) -> Settings:
         preset=get("iqa_preset"),
         scaling=get("iqa_scaling"),
         repeats=get("iqa_repeats"),
+        soft=get("iqa_soft"),
         strategies=Path(get("iqa_strategies")) if get("iqa_strategies") else None,
         base_urls=tuple(get("iqa_base_url")),
         engine=get("iqa_engine"),
@@ -432,13 +435,17 @@ def _n_at_hand(cells: Sequence[pytest.Item], run: _Run) -> int:
 
 
 def _announce(config: pytest.Config, ids: list[str]) -> None:
-    """Say what a paid run is about to ask, before it asks."""
+    """Say what a paid run is about to ask, before it asks; end it here where it cannot."""
     from iqa_checks.errors import IqaChecksError
     from iqa_checks.report.plan import announcement
 
     settings = config.stash[_STATE].settings
     if config.getoption("iqa_plan") or settings.policy == "replay":
         return
+    try:
+        settings.check_key()
+    except IqaChecksError as error:
+        raise pytest.UsageError(str(error)) from None
     names = [name[found.start() + 1 : -1] for name in ids if (found := _ASKS.search(name))]
     try:
         line = announcement(names, settings)
@@ -504,6 +511,7 @@ def cell(cell_id: CellId, stimuli: StimulusSet, pytestconfig: pytest.Config) -> 
         scaling=settings.scaling,
         seed=settings.seed,
         repeats=settings.repeats,
+        soft=settings.soft,
         strategies=settings.strategies,
         selection="uniform" if settings.source.difficult is None else "difficult",
     )
@@ -523,14 +531,20 @@ def _name_of(asked: Asker | str, run: _Run) -> str:
 def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureRequest) -> Outcome:
     """The cell, asked and judged. A failure to ask is an error of the test, not a failure."""
     from iqa_checks.baseline import SavedCell, check_cell, record_of
-    from iqa_checks.cell import run_cell
-    from iqa_checks.errors import ExemplarsAbsent
+    from iqa_checks.cell import check_images, run_cell
+    from iqa_checks.errors import ExemplarsAbsent, TooManyImages
     from iqa_checks.gate import judge
     from iqa_checks.release import baseline_of, properties_of
     from iqa_checks.report.row import row_of
 
     run = request.config.stash[_STATE]
     settings = run.settings
+    asked = settings.model if observer_model is None else _name_of(observer_model, run)
+    try:
+        if asked == settings.model:
+            check_images(cell, settings.spec)
+    except (TooManyImages, ExemplarsAbsent) as error:
+        pytest.skip(str(error))
     if observer_model is None:
         from iqa_checks.report.plan import plan_line
 
@@ -545,7 +559,7 @@ def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureReq
     except ExemplarsAbsent as error:
         pytest.skip(str(error))
     verdict = judge(result, gate)
-    row = row_of(result, verdict, _name_of(observer_model, run))
+    row = row_of(result, verdict, asked)
     request.node.stash[_ROW] = row.plain()
     record = record_of(result)
     request.node.stash[_RECORD] = record.plain()

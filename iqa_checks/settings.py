@@ -44,6 +44,7 @@ class Settings:
     preset: Preset = "sound"
     scaling: str = "thurstone_map"
     repeats: int = 1
+    soft: bool = False
     strategies: Path | None = None
     base_urls: tuple[str, ...] = ()
     engine: str = ""
@@ -93,6 +94,18 @@ class Settings:
         logs = Path(".iqa/engines") if self.out is None else self.out / "engines"
         serving = Serving(self.engine, self.engine_timeout_s, self.trust_remote_code, logs)
         return Access(base_urls=self.base_urls, timeout_s=self.timeout_s, serving=serving)
+
+    def check_key(self) -> None:
+        """`UsageError` where the model needs a key that the environment lacks.
+
+        For runs that ask: neither a plan nor a replay needs one.
+        """
+        from iqa_checks.models import is_served_here
+
+        if self.spec.provider == "openai" and not is_served_here(self.spec, self.access):
+            from iqa_checks.models.openai_chat import check_key
+
+            check_key(self.spec, self.access)
 
     def gate(self, cell: Cell, n_cells: int) -> Gate:
         """What one cell must reach: the command line's limits, and the gate file's over them.
@@ -235,6 +248,11 @@ def check(settings: Settings) -> None:
             raise known_names("scaling method", settings.scaling, SCALINGS)
     if settings.out is not None and settings.out.exists() and not settings.out.is_dir():
         raise UsageError(f"--iqa-out {settings.out} is a file; name a folder")
+    if settings.soft and settings.preset == "paper":
+        raise UsageError(
+            "--iqa-soft and --iqa-preset paper: the published procedure knows no soft answers; "
+            "leave one out"
+        )
     load_strategies(settings.strategies)
     settings.check_gates()
     from iqa_checks.datasets import check_source

@@ -27,7 +27,6 @@ import base64
 import binascii
 import hashlib
 import json
-import math
 import os
 import socket
 import struct
@@ -36,7 +35,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -45,7 +44,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from iqa_checks.errors import IqaChecksError, UsageError
 from iqa_checks.models import SIMULATED, find_model
-from iqa_checks.models.observer import Said, make_observer
+from iqa_checks.models.observer import make_observer, token_logprobs
 
 MAX_BODY = 256 * 2**20
 READ_AHEAD = 4 * 2**20  # a request of several images in one read of the event loop
@@ -344,7 +343,7 @@ class LoopbackServer:
         said = self._observer.say(text, images, repeat=seed)
         completion = _chat_completion(self.model, said.text, len(text) // 4 + 85 * len(images))
         if asked.get("logprobs") and self._most_logprobs is not None:
-            content = _token_logprobs(said, asked.get("top_logprobs") or 0, digits=self._digits)
+            content = token_logprobs(said, asked.get("top_logprobs") or 0, digits=self._digits)
             completion["choices"][0]["logprobs"] = {"content": content}
         return completion
 
@@ -491,41 +490,6 @@ def _refusal_of(name: str, form: Form) -> _Rejected:
     instead = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
     message = f"Unsupported parameter: '{name}' is not supported with this model.{instead}"
     return _Rejected(400, message, "unsupported_parameter", param=name)
-
-
-def _token_logprobs(said: Said, n_top: int, *, digits: bool) -> list[dict[str, Any]]:
-    """The reply as tokens in OpenAI's form; all but the answer's were certain."""
-    end = said.at + len(said.answer)
-    head, tail = said.text[: said.at], said.text[end:]
-    tokens = [_token(head, {head: 1.0}, n_top)] if head else []
-    if said.odds and digits and said.answer.isdigit():
-        tokens += _digit_tokens(said, n_top)
-    elif said.answer:
-        tokens.append(_token(said.answer, said.odds, n_top))
-    return tokens + ([_token(tail, {tail: 1.0}, n_top)] if tail else [])
-
-
-def _digit_tokens(said: Said, n_top: int) -> list[dict[str, Any]]:
-    """A number digit by digit, each with its odds after the digits before it."""
-    tokens = []
-    for k, digit in enumerate(said.answer):
-        odds: dict[str, float] = {}
-        for number, p in said.odds.items():
-            if number[:k] == said.answer[:k]:
-                name = number[k : k + 1] or "<|end|>"
-                odds[name] = odds.get(name, 0.0) + p
-        total = sum(odds.values())
-        tokens.append(_token(digit, {d: p / total for d, p in odds.items()}, n_top))
-    return tokens
-
-
-def _token(text: str, odds: Mapping[str, float], n_top: int) -> dict[str, Any]:
-    likely = sorted(((p, name) for name, p in odds.items() if p > 0), reverse=True)[:n_top]
-    return {
-        "token": text,
-        "logprob": math.log(odds[text]) if odds.get(text) else -9999.0,
-        "top_logprobs": [{"token": name, "logprob": math.log(p)} for p, name in likely],
-    }
 
 
 def _spoilt(completion: dict[str, Any], fault: Fault | None) -> bytes:

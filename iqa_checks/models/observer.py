@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_checks.errors import UsageError
 from iqa_checks.models import ModelSpec
+from iqa_checks.parsing.soft import pack
 from iqa_checks.prompts import Prompt
 from iqa_checks.replies import Reply
 
@@ -151,15 +152,16 @@ class InProcessObserver:
 
     async def ask(self, prompt: Prompt) -> Reply:
         started = time.perf_counter()
-        text = await asyncio.to_thread(self._reply, prompt)
+        said = await asyncio.to_thread(self._say, prompt)
+        tokens = token_logprobs(said, prompt.top_logprobs) if prompt.top_logprobs else None
         return Reply(
-            text, served_model="simulated", latency_s=time.perf_counter() - started,
-            created_at=time.time(),
+            said.text, served_model="simulated", latency_s=time.perf_counter() - started,
+            created_at=time.time(), logprobs=pack(tokens),
         )  # fmt: skip
 
-    def _reply(self, prompt: Prompt) -> str:
+    def _say(self, prompt: Prompt) -> Said:
         images = [image.read() for image in prompt.images]
-        return self._observer.reply(prompt.text, images, repeat=prompt.repeat)
+        return self._observer.say(prompt.text, images, repeat=prompt.repeat)
 
     async def close(self) -> None:
         return None
@@ -241,6 +243,44 @@ def _rank(perceived: Sequence[float], traits: Traits, _draw: Any) -> str:
         rank += perceived[k] - perceived[below] >= traits.tie
         ranks[k] = rank
     return ", ".join(f"{'ABCDEFGHIJ'[k]}={ranks[k]}" for k in range(len(perceived)))
+
+
+def token_logprobs(said: Said, n_top: int, *, digits: bool = False) -> list[dict[str, Any]]:
+    """The reply as tokens in OpenAI's form, numbers whole or by ``digits``.
+
+    All tokens but the answer's were certain.
+    """
+    end = said.at + len(said.answer)
+    head, tail = said.text[: said.at], said.text[end:]
+    tokens = [_token(head, {head: 1.0}, n_top)] if head else []
+    if said.odds and digits and said.answer.isdigit():
+        tokens += _digit_tokens(said, n_top)
+    elif said.answer:
+        tokens.append(_token(said.answer, said.odds, n_top))
+    return tokens + ([_token(tail, {tail: 1.0}, n_top)] if tail else [])
+
+
+def _digit_tokens(said: Said, n_top: int) -> list[dict[str, Any]]:
+    """A number digit by digit, each with its odds after the digits before it."""
+    tokens = []
+    for k, digit in enumerate(said.answer):
+        odds: dict[str, float] = {}
+        for number, p in said.odds.items():
+            if number[:k] == said.answer[:k]:
+                name = number[k : k + 1] or "<|end|>"
+                odds[name] = odds.get(name, 0.0) + p
+        total = sum(odds.values())
+        tokens.append(_token(digit, {d: p / total for d, p in odds.items()}, n_top))
+    return tokens
+
+
+def _token(text: str, odds: Mapping[str, float], n_top: int) -> dict[str, Any]:
+    likely = sorted(((p, name) for name, p in odds.items() if p > 0), reverse=True)[:n_top]
+    return {
+        "token": text,
+        "logprob": math.log(odds[text]) if odds.get(text) else -9999.0,
+        "top_logprobs": [{"token": name, "logprob": math.log(p)} for p, name in likely],
+    }
 
 
 def _rating_odds(clear: Sequence[float], traits: Traits) -> dict[str, float]:

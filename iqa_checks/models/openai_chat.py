@@ -229,19 +229,32 @@ def _check_url(url: str) -> None:
         )
 
 
-def _client(spec: ModelSpec, access: Access, url: str) -> openai.AsyncOpenAI:
-    """A client for one URL. An endpoint of one's own may need no key; OpenAI's does."""
-    import openai
+def check_key(spec: ModelSpec, access: Access) -> None:
+    """`UsageError` where a URL of the model needs a key that the environment lacks."""
+    for url in access.base_urls or (spec.base_url,):
+        _api_key(spec, access, url)
 
+
+def _api_key(spec: ModelSpec, access: Access, url: str) -> str:
+    """The key for one URL. An endpoint of one's own may need none; a provider's does."""
     env = spec.api_key_env or access.api_key_env
     key = os.environ.get(env, "").strip()
-    if not key and not url:
+    remote = bool(url) and url == spec.base_url and not _on_this_machine(url)
+    if not key and (not url or remote):
+        whose = f"the endpoint {url}" if url else "OpenAI's endpoint"
         raise UsageError(
-            f"--model {spec.name} asks OpenAI's endpoint and needs a key: set {env}, "
+            f"--model {spec.name} asks {whose} and needs a key: set {env}, "
             "or name another endpoint with --iqa-base-url URL"
         )
     if not (key.isascii() and key.isprintable()):
         raise UsageError(f"{env} holds characters that no key has: set it again")
+    return key
+
+
+def _client(spec: ModelSpec, access: Access, url: str) -> openai.AsyncOpenAI:
+    import openai
+
+    key = _api_key(spec, access, url)
 
     class Client(openai.DefaultAsyncHttpxClient):
         """Reads at most `MAX_BODY` of a response."""

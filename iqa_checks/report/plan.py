@@ -105,14 +105,27 @@ def announcement(names: Sequence[str], settings: Settings) -> str:
     loaded: dict[tuple[str, str], StimulusSet | None] = {}
     checked = [name for name in names if name.startswith("images-")]
     found = [_cell(name, settings, loaded) for name in names if name not in checked]
-    cells = [cell for cell in found if cell is not None]
+    cells = [cell for cell in found if cell is not None and _takes(spec, cell)]
     checks = [images_line(int(name.removeprefix("images-")), settings) for name in checked]
     total = _total([*(plan_line(cell, spec) for cell in cells), *checks])
     cost = "" if total.cost is None else f", about {total.cost:.2f} US dollars"
     return (
         f"asking {settings.model}: up to {total.calls:,} calls with {total.images:,} images in "
-        f"{len(cells) + len(checks)} tests, about {total.tokens:,} tokens{cost}, less what is stored already"
+        f"{len(cells) + len(checks)} tests, about {total.tokens:,} tokens{cost}, less what is "
+        "stored already"
     )
+
+
+def _takes(spec: ModelSpec, cell: Cell) -> bool:
+    """Whether the cell will be asked: one with too many images, or without exemplars, skips."""
+    from iqa_checks.cell import check_images
+    from iqa_checks.errors import ExemplarsAbsent, TooManyImages
+
+    try:
+        check_images(cell, spec)
+    except (TooManyImages, ExemplarsAbsent):
+        return False
+    return True
 
 
 def _cell(
@@ -141,7 +154,7 @@ def _cell(
     return Cell(
         stimuli, cast(Any, scenario), cast(Any, protocol), strategy,
         preset=settings.preset, seed=settings.seed, repeats=settings.repeats,
-        strategies=settings.strategies,
+        soft=settings.soft, strategies=settings.strategies,
     )  # fmt: skip
 
 

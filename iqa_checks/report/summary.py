@@ -40,6 +40,7 @@ def summary_lines(
             *terminal(arranged, color=color).splitlines(),
         ]
     said = [f"note: {note}" for note in _notes(ordered)]
+    said += [f"warning: {text}" for text in _not_as_asked(ordered)]
     said += [f"warning: {row.cell}: {w}" for row in ordered for w in row.warnings]
     said += [f"not measured: {reason}" for reason in sorted(absent)]
     return [*lines, *map(printable, said)]
@@ -67,7 +68,8 @@ def headline(settings: Settings) -> str:
     said = "; ".join(filter(None, known))
     model = f"{settings.model} ({said})" if said else settings.model
     note = f"\nnote: {settings.model}: {spec.note}" if spec.note else ""
-    return f"model {model}, preset {settings.preset}, seed {settings.seed}{note}"
+    soft = ", soft answers (rankings as written)" if settings.soft else ""
+    return f"model {model}, preset {settings.preset}, seed {settings.seed}{soft}{note}"
 
 
 def replies_line(totals: Totals) -> list[str]:
@@ -132,9 +134,24 @@ def markdown_summary(run: Run, settings: Settings, comparison: RunComparison | N
     from iqa_checks.report.comparison_table import markdown
 
     why = [f"**{row.verdict}** {row.cell}: {row.explanation}" for row in run.rows if not row.passed]
-    said = "".join(f"- {printable(text)}\n" for text in (*why, *_notes(run.rows)))
+    notes = (*why, *_not_as_asked(run.rows), *_notes(run.rows))
+    said = "".join(f"- {printable(text)}\n" for text in notes)
     text = f"{headline(settings)}\n\n{markdown_table(run.rows)}\n{said}"
     return text if comparison is None else f"{text}\n{markdown(comparison)}\n"
+
+
+def _not_as_asked(rows: Sequence[Row]) -> list[str]:
+    """What the endpoint would not take or give, said once for the run."""
+    said = list(dict.fromkeys(f"{row.model}: {text}" for row in rows for text in row.parameters))
+    softly = [(row.soft, row.trials - sum(row.unparsed.values())) for row in rows]
+    usable = sum(n for share, n in softly if share is not None)
+    read = round(sum(share * n for share, n in softly if share is not None))
+    if read < usable:
+        said.append(
+            f"--iqa-soft: {usable - read} of {usable} usable ratings and preferences are read as "
+            "written, since no log-probabilities came with them or none that fit"
+        )
+    return said
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
