@@ -391,7 +391,7 @@ def _program(name: str) -> str | None:
     """A command of the running environment, activated or not, else of PATH."""
     if name == "python":
         return sys.executable
-    beside = Path(sys.executable).with_name(name)
+    beside = Path(sys.executable).parent / name
     return str(beside) if beside.is_file() else shutil.which(name)
 
 
