@@ -94,10 +94,11 @@ class Access:
 class ModelSpec:
     """A model by name, with the parameters that change its answers.
 
-    ``price_per_million`` is what a million prompt and reply tokens cost, for estimates only.
-    ``engine`` serves ``repository`` at ``revision`` for the run (see `engines`); empty for a model
-    that somebody else serves. ``images_per_prompt`` is the most that it takes, None where unknown.
-    ``best`` is the prompting system (protocol, strategy) that the paper found best for it.
+    Of the parameters, ``max_tokens`` is the least that a reply may take. ``price_per_million`` is
+    what a million prompt and reply tokens cost, for estimates only. ``repository`` at ``revision``
+    is served for the run, by ``engine`` or else by one that suits (see `engines`); empty for a
+    model that somebody else serves. ``images_per_prompt`` is the most that it takes, None where
+    unknown. ``best`` is the prompting system (protocol, strategy) that the paper found best for it.
     """
 
     name: str
@@ -145,10 +146,10 @@ def find_model(text: str) -> ModelSpec:
 @cache
 def load_models() -> dict[str, ModelSpec]:
     """The models of ``models.yaml``, by name."""
-    import yaml
+    from iqa_checks.models.registry import read_models
 
     text = resources.files(__package__).joinpath("models.yaml").read_text(encoding="utf-8")
-    return {name: ModelSpec(name, **line) for name, line in yaml.safe_load(text).items()}
+    return read_models(text, "models.yaml")
 
 
 def open_backend(spec: ModelSpec, access: Access) -> Backend:

@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from iqa_checks.models import ModelSpec
     from iqa_checks.settings import Settings
+
+
+AUTOMATIC = "vllm, transformers"  # vLLM on a GPU, `transformers serve` elsewhere
 
 
 def _sets(settings: Settings) -> list[str]:
@@ -18,10 +22,32 @@ def _sets(settings: Settings) -> list[str]:
 def _models(_: Settings) -> list[str]:
     from iqa_checks.models import SIMULATED, load_models
 
-    lines = [("name", "provider", "model", "note")]
-    lines += [(s.name, s.provider, s.model, s.note) for s in load_models().values()]
-    lines += [(name, "simulated", name, "looks at the images; no endpoint") for name in SIMULATED]
-    return _aligned([*lines, ("openai:ID", "openai", "ID", "any OpenAI-compatible endpoint")])
+    lines: list[tuple[str, ...]]
+    lines = [("name", "served by", "model", "images", "best in the paper", "US$/million", "note")]
+    lines += [_model(spec) for spec in load_models().values()]
+    lines += [
+        (name, "in process", name, "", "", "0:0", "simulated: looks at the images; no endpoint")
+        for name in SIMULATED
+    ]
+    any_id = ("openai:ID", "endpoint", "ID", "", "", "", "any OpenAI-compatible endpoint")
+    weights = ("FOLDER, hub:ORG/NAME", AUTOMATIC, "weights", "", "", "", "any weights at hand")
+    return _aligned([*lines, any_id, weights])
+
+
+def _model(spec: ModelSpec) -> tuple[str, ...]:
+    engine = spec.engine if len(spec.engine.split()) < 2 else "a command"
+    revision = "" if spec.revision in ("", "main") else f"@{spec.revision[:8]}"
+    price = ":".join(f"{p:g}" for p in spec.price_per_million or ())
+    best = " ".join(spec.best or ()).replace("_", "-")
+    return (
+        spec.name,
+        (engine or AUTOMATIC) if spec.repository else "endpoint",
+        spec.model + revision,
+        "" if spec.images_per_prompt is None else f"up to {spec.images_per_prompt}",
+        best,
+        price,
+        spec.note,
+    )
 
 
 def _experts(_: Settings) -> list[str]:

@@ -66,7 +66,8 @@ def line_of(name: str, prompts: Sequence[Prompt], spec: ModelSpec) -> PlanLine:
     per_image = spec.tokens_per_image
     text = sum(len(p.text) for p in prompts) // CHARACTERS_PER_TOKEN
     images = sum(len(p.images) for p in prompts)
-    replies = sum(p.max_tokens for p in prompts) // 2
+    least = spec.parameters.get("max_tokens", 0)
+    replies = sum(max(p.max_tokens, least) for p in prompts) // 2
     asked = text + images * per_image
     seen: set[tuple[str, ...]] = set()
     repeated = 0
