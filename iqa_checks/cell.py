@@ -199,7 +199,7 @@ def plan(cell: Cell) -> list[Prompt]:
     """The prompts of a cell without asking any; an adaptive design is planned as if all tied."""
     strategy = find_strategy(cell.strategy, cell.strategies)
     prompts: list[Prompt] = []
-    design = _design(cell)
+    design = repeated(_design(cell), cell.repeats)
     ties: Sequence[Judgement] = ()
     try:
         trials = next(design)

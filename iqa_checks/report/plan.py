@@ -8,7 +8,7 @@ every answer were a tie; its number of calls varies by a few audits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -25,16 +25,20 @@ CHARACTERS_PER_TOKEN = 4
 class PlanLine:
     """Totals of one cell. ``cost`` in the currency of the model's price, None without one.
 
-    ``shared`` is the part of the prompt tokens that repeats the start of another prompt, which a
-    prefix cache need not compute again, in 0..1.
+    ``tokens`` counts prompts and replies, ``prompt_tokens`` prompts alone; ``shared`` is the part
+    of the latter that repeats the start of an earlier prompt of the cell (text first, then images
+    in order), which a prefix cache need not compute again, in 0..1. ``system`` is the prompting
+    system, '' where there is none.
     """
 
     cell: str
     calls: int
     images: int
     tokens: int
+    prompt_tokens: int
     shared: float
     cost: float | None
+    system: str = ""
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -44,7 +48,8 @@ def plan_line(cell: Cell, spec: ModelSpec) -> PlanLine:
     """Count what a cell would ask of a model."""
     from iqa_checks.cell import plan
 
-    return line_of(cell.id, plan(cell), spec)
+    system = f"{cell.protocol} {cell.strategy.replace('_', '-')}"
+    return replace(line_of(cell.id, plan(cell), spec), system=system)
 
 
 def images_line(n_images: int, settings: Settings) -> PlanLine:
@@ -64,7 +69,7 @@ def images_line(n_images: int, settings: Settings) -> PlanLine:
 def line_of(name: str, prompts: Sequence[Prompt], spec: ModelSpec) -> PlanLine:
     """Count what some prompts would ask of a model."""
     per_image = spec.tokens_per_image
-    text = sum(len(p.text) for p in prompts) // CHARACTERS_PER_TOKEN
+    text = sum(len(p.text) // CHARACTERS_PER_TOKEN for p in prompts)
     images = sum(len(p.images) for p in prompts)
     least = spec.parameters.get("max_tokens", 0)
     replies = sum(max(p.max_tokens, least) for p in prompts) // 2
@@ -83,9 +88,8 @@ def line_of(name: str, prompts: Sequence[Prompt], spec: ModelSpec) -> PlanLine:
     if spec.price_per_million is not None:
         ask, answer = spec.price_per_million
         cost = (asked * ask + replies * answer) / 1e6
-    return PlanLine(
-        name, len(prompts), images, asked + replies, repeated / asked if asked else 0.0, cost
-    )
+    shared = repeated / asked if asked else 0.0
+    return PlanLine(name, len(prompts), images, asked + replies, asked, shared, cost)
 
 
 def announcement(names: Sequence[str], settings: Settings) -> str:
@@ -160,21 +164,28 @@ def _cell(
 
 
 def plan_table(lines: Sequence[PlanLine]) -> list[str]:
-    """The plan as text, a line per cell and one of totals."""
-    width = max((len(line.cell) for line in lines), default=4)
+    """The plan as text: a line per cell, one per prompting system where several, and the total.
+
+    ``shared`` is what a prefix cache saves of the prompts' tokens.
+    """
+    systems = dict.fromkeys(line.system for line in lines if line.system)
+    sums = [_total([x for x in lines if x.system == s], f"all {s}") for s in systems]
+    shown = [*lines, *(sums if len(lines) > len(sums) > 1 else ()), _total(lines)]
+    width = max(len(line.cell) for line in shown)
     head = f"{'cell':{width}}  {'calls':>7} {'images':>7} {'tokens':>11} {'shared':>6} {'cost':>9}"
-    return [head, *(_text(line, width) for line in (*lines, _total(lines)))]
+    return [head, *(_text(line, width) for line in shown)]
 
 
-def _total(lines: Sequence[PlanLine]) -> PlanLine:
-    tokens = sum(line.tokens for line in lines)
+def _total(lines: Sequence[PlanLine], name: str = "total") -> PlanLine:
+    prompts = sum(line.prompt_tokens for line in lines)
     priced = all(line.cost is not None for line in lines)
     return PlanLine(
-        "total",
+        name,
         sum(line.calls for line in lines),
         sum(line.images for line in lines),
-        tokens,
-        sum(line.shared * line.tokens for line in lines) / max(1, tokens),
+        sum(line.tokens for line in lines),
+        prompts,
+        sum(line.shared * line.prompt_tokens for line in lines) / max(1, prompts),
         sum(line.cost or 0 for line in lines) if priced else None,
     )
 
