@@ -354,25 +354,29 @@ def cell_power(
         cluster=references if clustered else None,
         summary="cluster_mean" if clustered else "pooled",
         n_trials=len(cell.record.trials),
-        noise_variance=0.0 if clustered else _noise(cell),
+        noise_variance=_noise(cell),
         typical=None if earlier is None else cell_difference(earlier, cell),
         alpha=alpha,
     )
 
 
 def _noise(cell: SavedCell) -> float:
-    """Variance of Fisher's z from the judgements alone, as far as the record can tell."""
+    """Variance of the SRCC from the judgements alone; 0 where the record cannot tell."""
     import numpy as np
 
     row, record = cell.row, cell.record
+    cluster = record.references if row.scenario == "fr" else None
     judged = judged_of(record, row.protocol)
     if judged is not None:
         tie_weight = 0.5 if row.preset == "sound" else 1.0
         scaling = record.configuration.get("scaling", "thurstone_map")
-        return judgement_noise(judged, record.quality, scaling=scaling, tie_weight=tie_weight)
+        return judgement_noise(
+            judged, record.quality, cluster=cluster, scaling=scaling, tie_weight=tie_weight
+        )
     rated = [(t.stimuli[0], t.judgement) for t in record.trials if isinstance(t.judgement, float)]
     stimulus = np.array([k for k, _ in rated], dtype=np.int64)
-    return rating_noise(stimulus, np.array([score for _, score in rated]), record.quality)
+    ratings = np.array([score for _, score in rated])
+    return rating_noise(stimulus, ratings, record.quality, cluster=cluster)
 
 
 def power_lines(
@@ -394,6 +398,10 @@ def power_lines(
             f"sees drops from {number(own.detectable)}"
         )
         lines += [f"    enough: {_size(option)}" for option in enough]
+        if {option.repeats for option in enough} == {1}:
+            lines.append(
+                "    repeats: unknown what they buy; a baseline with --iqa-repeats 2 tells"
+            )
     return lines
 
 

@@ -560,10 +560,9 @@ def outcome(cell: Cell, observer_model: Asker | None, request: pytest.FixtureReq
         pytest.skip(str(error))
     verdict = judge(result, gate)
     row = row_of(result, verdict, asked)
-    request.node.stash[_ROW] = row.plain()
     record = record_of(result)
-    request.node.stash[_RECORD] = record.plain()
     request.node.user_properties += properties_of(SavedCell(row, record), baseline)
+    request.node.stash[_ROW], request.node.stash[_RECORD] = row.plain(), record.plain()
     return Outcome(result, verdict)
 
 
@@ -616,7 +615,7 @@ class _Collector:
         row, plan = getattr(report, "iqa_row", None), getattr(report, "iqa_plan", None)
         if row is not None:
             run.rows.append(row)
-            run.records[row["cell"]] = getattr(report, "iqa_record", None) or {}
+            run.records[row["cell"]] = report.iqa_record  # type: ignore[attr-defined]
         if report.when == "call":
             found = [value for name, value in report.user_properties if name == IMAGES_SEEN]
             run.images_seen += map(json.loads, map(str, found))

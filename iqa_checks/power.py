@@ -7,7 +7,7 @@ releases, or from synthetic candidates that are as good as the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from iqa_checks.agreement import (
     _cluster_codes,
     _count,
     _measure,
+    _members,
     _mid_ranks,
     _paired,
     _value,
@@ -130,27 +131,29 @@ def judgement_noise(
     baseline: Judged,
     mos: ArrayLike,
     *,
+    cluster: Cluster = None,
     scaling: str = "thurstone_map",
     tie_weight: float = 0.5,
     n_resamples: int = 100,
     seed: int = 0,
 ) -> float:
-    """Variance of Fisher's z of a cell's SRCC from its judgements' noise, by resampling trials."""
-    y = _paired(mos, mos)[1]
-    measure = _measure("srcc", "none", "increasing")
+    """Variance of a cell's SRCC from its judgements' noise, by resampling trials.
+
+    On the scale of its comparison: Fisher's z, or with `cluster` the mean over clusters as it is.
+    """
     counts = _trial_counts(baseline, baseline, n_resamples, seed)[0]
-    drawn = np.array(
-        [
-            _value(measure, baseline.scores(c, method=scaling, tie_weight=tie_weight), y)
-            for c in counts
-        ]
-    )
-    drawn = drawn[~np.isnan(drawn)]
-    return float(np.var(_fisher_zs(drawn, len(y)), ddof=1)) if len(drawn) > 1 else 0.0
+    drawn = (baseline.scores(c, method=scaling, tie_weight=tie_weight) for c in counts)
+    return _variance(drawn, mos, cluster)
 
 
 def rating_noise(
-    stimulus: ArrayLike, rating: ArrayLike, mos: ArrayLike, *, n_resamples: int = 100, seed: int = 0
+    stimulus: ArrayLike,
+    rating: ArrayLike,
+    mos: ArrayLike,
+    *,
+    cluster: Cluster = None,
+    n_resamples: int = 100,
+    seed: int = 0,
 ) -> float:
     """As `judgement_noise`, for ratings: from how repeated ratings of a stimulus differ.
 
@@ -160,7 +163,7 @@ def rating_noise(
     ----------
     stimulus, rating : (T,)
         Position in `mos` and score of each rating.
-    mos : (M,)
+    mos, cluster : (M,)
     """
     y = _paired(mos, mos)[1]
     who, given = np.asarray(stimulus, dtype=np.int64), np.asarray(rating, dtype=np.float64)
@@ -173,15 +176,22 @@ def rating_noise(
     within = float(np.sum(np.square(given - means[who])) / freedom)
     rng = np.random.default_rng(seed)
     spread = np.sqrt(within / counts[rated])
+    drawn = (means[rated] + spread * rng.standard_normal(len(spread)) for _ in range(n_resamples))
+    return _variance(drawn, y[rated], None if cluster is None else np.asarray(cluster)[rated])
+
+
+def _variance(drawn: Iterable[FloatArray], mos: ArrayLike, cluster: Cluster) -> float:
+    """Variance of the SRCC over draws of the scores; 0 where fewer than two have one."""
+    y = _paired(mos, mos)[1]
+    codes = _cluster_codes(cluster, len(y))
     measure = _measure("srcc", "none", "increasing")
-    drawn = np.array(
-        [
-            _value(measure, means[rated] + spread * rng.standard_normal(len(spread)), y[rated])
-            for _ in range(n_resamples)
-        ]
-    )
-    drawn = drawn[~np.isnan(drawn)]
-    return float(np.var(_fisher_zs(drawn, len(y)), ddof=1)) if len(drawn) > 1 else 0.0
+    members = [np.arange(len(y))] if codes is None else _members(codes)
+    table = np.array([[_value(measure, x[m], y[m]) for m in members] for x in drawn])
+    whole = table[:, ~np.isnan(table).all(axis=0)]
+    values = whole[~np.isnan(whole).any(axis=1)].mean(axis=1) if whole.size else np.empty(0)
+    if len(values) < 2:
+        return 0.0
+    return float(np.var(values if codes is not None else _fisher_zs(values, len(y)), ddof=1))
 
 
 @dataclass(frozen=True, slots=True)

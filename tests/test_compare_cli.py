@@ -322,6 +322,19 @@ def test_power_knows_repeats_and_references(baseline):
     assert [o.repeats for o in cell_power(*cells_of(noisy), 0.05)] == [1, 1, 2, 3, 5]
     clustered = saved_run(simulated(references=REFERENCES))
     assert cell_power(*cells_of(clustered), 0.05)[0].n_clusters == 15
+    assert "unknown what they buy; a baseline with --iqa-repeats 2" in "\n".join(
+        power_lines(clustered, 0.05)
+    )
+    row, record = simulated(references=REFERENCES)
+    twice = tuple(
+        replace(t, repeat=r, judgement=t.judgement + d)
+        for t in record.trials for r, d in ((0, 9.0), (1000, -9.0))
+    )  # fmt: skip
+    own, *enough = cell_power(*cells_of(saved_run((row, replace(record, trials=twice)))), 0.05)
+    assert (own.n_clusters, [option.repeats for option in enough]) == (15, [1, 2, 3, 5])
+    references = [option.n_clusters for option in enough]
+    assert references == sorted(references, reverse=True)
+    assert references[0] > references[-1]
     constant = saved_run(saved_cell([1.0] * 9, list(range(9))))
     assert "cannot be planned" in "\n".join(power_lines(constant, 0.05))
 

@@ -329,6 +329,22 @@ def test_rating_noise():
     assert 0 < quiet < loud
 
 
+def test_noise_of_a_mean_over_references_is_that_of_its_parts():
+    """References are judged apart: the variance of their mean falls with their number."""
+    rng = np.random.default_rng(1)
+    y = np.tile(np.linspace(0, 100, 10), 12)
+    group = np.repeat(np.arange(12), 10)
+    who = np.tile(np.arange(120), 3)
+    given = y[who] + rng.normal(0, 20, 360)
+    few = who < 30
+    three = rating_noise(who[few], given[few], y[:30], cluster=group[:30], n_resamples=400)
+    twelve = rating_noise(who, given, y, cluster=group, n_resamples=400)
+    assert twelve == pytest.approx(three / 4, rel=0.5)
+    design, _, seen = judged(0)
+    halves = np.repeat([0, 1], 12)
+    assert judgement_noise(design, seen, cluster=halves, n_resamples=20) > 0
+
+
 # --- Judgements resampled -------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@
     python tests/benchmarks/study_gate_calibration.py --part comparative --pairs 1000
     python tests/benchmarks/study_gate_calibration.py --part trials --pairs 250
     python tests/benchmarks/study_gate_calibration.py --part plan --pairs 500
+    python tests/benchmarks/study_gate_calibration.py --part paper --pairs 2000
     IQA_CHECKS_RATED_DATA=FOLDER python tests/benchmarks/study_gate_calibration.py --part qbench
 
 Each condition simulates pairs of releases whose population SRCC differ by a known drop (0: no
@@ -34,7 +35,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iqa_checks.agreement import srcc
+from iqa_checks.agreement import Correlation, cluster_mean, correlation, srcc
 from iqa_checks.comparison import (
     Decision,
     Difference,
@@ -44,6 +45,7 @@ from iqa_checks.comparison import (
     compare_trials,
     decide,
 )
+from iqa_checks.paper import PaperFigure
 from iqa_checks.power import power_plan
 from iqa_checks.protocols import (
     Design,
@@ -464,6 +466,65 @@ def plan(pairs: int, seed: int) -> Iterator[Tally]:
         yield tally
 
 
+# --- Gates from published figures -----------------------------------------------------------------
+
+
+def paper(pairs: int, seed: int) -> Iterator[Tally]:
+    """A published SRCC of one sample, a measured one of another, with and without a drop."""
+    for n, level, drop in itertools.product((30, 150), (BASELINE_SRCC, 0.4), (0.0, 0.10)):
+        yield paper_pooled(n, level, drop, pairs, seed)
+    inverse = within_reference_inverse(10)
+    for n_references, drop in itertools.product((5, 15), (0.0, 0.10)):
+        yield paper_by_reference(n_references, drop, pairs, seed, inverse)
+
+
+def paper_pooled(n: int, level: float, drop: float, pairs: int, seed: int) -> Tally:
+    tally = Tally(f"paper, NR, n = {n} against 150, SRCC {level:g}, drop {drop:g}")
+    rng = np.random.default_rng([seed, n, round(100 * level), round(100 * drop), 11])
+
+    def sample(size: int, r: float) -> tuple[FloatArray, FloatArray]:
+        y = rng.standard_normal(size)
+        return rating(perceive(y, r, rng.standard_normal(size))), y
+
+    for _ in range(pairs):
+        published = srcc(*sample(150, pearson_of(level)))
+        count_paper(tally, published, correlation(*sample(n, pearson_of(level - drop))))
+    return tally
+
+
+def paper_by_reference(
+    n_references: int, drop: float, pairs: int, seed: int, inverse: Callable[[float], float]
+) -> Tally:
+    """Ten stimuli a reference; some references are harder than others, on both sides."""
+    tally = Tally(f"paper, FR, {n_references} x 10 against 15 x 10, drop {drop:g}")
+    rng = np.random.default_rng([seed, n_references, round(100 * drop), 12])
+
+    def sample(size: int, r: float) -> Correlation:
+        cluster = np.repeat(np.arange(size), 10)
+        y = rng.standard_normal(10 * size)
+        hard = rng.lognormal(0, 0.25, size)[cluster]
+        return cluster_mean(
+            rating(perceive(y, r, rng.standard_normal(10 * size) * hard)), y, cluster
+        )
+
+    for _ in range(pairs):
+        published = sample(15, inverse(BASELINE_SRCC)).value
+        assert published is not None
+        count_paper(tally, published, sample(n_references, inverse(BASELINE_SRCC - drop)))
+    return tally
+
+
+def count_paper(tally: Tally, published: float, measured: Correlation) -> None:
+    """The gate, the figure taken for an exact threshold, and the bare comparison."""
+    assert measured.value is not None
+    tally.pairs += 1
+    tally.drops.append(published - measured.value)
+    p, blunt = PaperFigure("", published).p_below(measured), measured.p_below(published)
+    tally.count("both errors", p is not None and p < ALPHA)
+    tally.count("figure taken as exact", blunt is not None and blunt < ALPHA)
+    tally.count("raw drop > .02", published - measured.value > 0.02)
+
+
 # --- Q-Bench's models as releases -----------------------------------------------------------------
 
 
@@ -571,7 +632,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = {
         "single": single, "reference": reference, "comparative": comparative, "trials": trials,
-        "plan": plan,
+        "plan": plan, "paper": paper,
     }  # fmt: skip
     parser.add_argument("--part", choices=(*parts, "qbench"), required=True)
     parser.add_argument("--pairs", type=int, default=1000, help="simulated pairs a condition")
