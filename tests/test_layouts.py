@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -207,6 +208,48 @@ def test_load_ratings_opens_the_images(table, tmp_path, picture):
         load_ratings(table(f"image,mos,sha256\na.png,1,{'0' * 64}\nb.jpg,5,\n"))
     with pytest.raises(StimulusError, match=r"row 3: image .*c\.png'? cannot be read"):
         load_ratings(table("image,mos\na.png,1\nc.png,5\n"))
+
+
+def test_a_standard_error_is_not_taken_for_the_sd_of_opinions(table):
+    """Left out, or turned into one where the number of raters is known; both are said."""
+    rows = "image,mos,opinion_sd\na.png,10,2.5\nb.png,90,\nc.png,40,2.5\n"
+    head = "# scale: 0:100\n"
+    taken, _, _, note = read_ratings(table(head + rows))
+    assert [row.opinion_sd for row in taken] == [2.5, None, 2.5]
+    assert "average 2.5% of the scale: if they are standard errors" in note
+    left_out, _, _, note = read_ratings(table(head + "# opinion_sd: of_the_mean\n" + rows))
+    assert [row.opinion_sd for row in left_out] == [None] * 3
+    assert "SDs of the mean left out" in note
+    stated = head + "# opinion_sd: of_the_mean\n# raters: 25\n"
+    turned, _, _, note = read_ratings(table(stated + rows))
+    assert [row.opinion_sd for row in turned] == [12.5, None, 12.5]
+    assert "root of 25 opinions" in note
+    assert (
+        "standard errors" not in read_ratings(table(head + "# opinion_sd: per_opinion\n" + rows))[3]
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("# opinion_sd: sem", "opinion_sd 'sem'; expected per_opinion or of_the_mean"),
+        ("# opinion_sd: of_the_mean\n# raters: 0", "0 raters"),
+        ("# opinion_sd: of_the_mean\n# raters: many", "number of raters 'many' is not a number"),
+    ],
+)
+def test_faulty_statements_on_the_sd(table, line, says):
+    with pytest.raises(StimulusError, match=says):
+        read_ratings(
+            table(f"# scale: 1:5\n{line}\nimage,mos,opinion_sd\na.png,1,0.2\nb.png,5,0.2\n")
+        )
+
+
+def test_load_ratings_refuses_what_published_sets_refuse(table, tmp_path, picture):
+    """Transparency: a model may be shown another background than the raters were."""
+    PIL.Image.new("RGBA", (8, 8), (9, 9, 9, 99)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(picture(2, "JPEG"))
+    with pytest.raises(StimulusError, match=r"a\.png"):
+        load_ratings(table("image,mos\na.png,1\nb.jpg,5\n"))
 
 
 def test_paths_may_leave_the_folder_of_the_table(table):

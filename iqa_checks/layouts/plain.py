@@ -11,16 +11,18 @@ import io
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
 from iqa_checks.errors import StimulusError
+from iqa_checks.layouts.images import check_presentation
 from iqa_checks.stimuli import Polarity, Rated, StimulusSet, check_opinions, verify
 
 COLUMNS = ("image", "mos", "opinion_sd", "reference", "sha256")
 REQUIRED = ("image", "mos")
 MAX_TABLE_BYTES = 256 * 2**20
+_SMALL_SD = 0.05  # of the scale: SDs of opinions lie at 10 to 20 %, LIVE's of the mean at 2.5 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,10 @@ class RatingTable:
 
     ``columns`` maps our names (`COLUMNS`) to the file's. ``scale`` and ``polarity`` are taken from
     header lines ("# scale: 1:5", "# polarity: lower_better") where not given.
+
+    The column opinion_sd holds SDs of single opinions. Where it holds standard errors of the mean
+    (LIVE, TID2013) a header line must say so, "# opinion_sd: of_the_mean": they are left out, or
+    turned into SDs of opinions where a further line gives the opinions per image ("# raters: 25").
     """
 
     path: Path
@@ -57,21 +63,64 @@ def read_ratings(table: RatingTable) -> tuple[list[Rated], tuple[float, float], 
         note = f"scale not given: the data's own range {scale[0]:g}..{scale[1]:g}"
         if scale[0] == scale[1]:
             scale = (scale[0] - 1, scale[1] + 1)  # constant: refused below, with its own words
+    rows, about_sd = _opinion_sds(rows, stated, scale, table)
     check_opinions(rows, scale, name=str(table.path))
-    return rows, scale, polarity, note
+    return rows, scale, polarity, "; ".join(filter(None, (note, about_sd)))
+
+
+def _opinion_sds(
+    rows: list[Rated], stated: Mapping[str, str], scale: tuple[float, float], table: RatingTable
+) -> tuple[list[Rated], str]:
+    """The rows with SDs of single opinions or none, and a note on where those come from."""
+    given = [row.opinion_sd for row in rows if row.opinion_sd is not None]
+    kind = stated.get("opinion_sd", "per_opinion")
+    if kind not in ("per_opinion", "of_the_mean"):
+        raise StimulusError(
+            f"{table.path}: opinion_sd {kind!r}; expected per_opinion or of_the_mean"
+        )
+    if not given:
+        return rows, ""
+    if kind == "per_opinion":
+        share = sum(given) / len(given) / (scale[1] - scale[0])
+        if "opinion_sd" in stated or share >= _SMALL_SD:
+            return rows, ""
+        return rows, (
+            f"opinion SDs average {share:.1%} of the scale: if they are standard errors of the "
+            "mean, say so in the table ('# opinion_sd: of_the_mean')"
+        )
+    raters = _raters(stated, table)
+    if raters is None:
+        without = [replace(row, opinion_sd=None) for row in rows]
+        return without, "SDs of the mean left out: '# raters: N' would turn them into opinion SDs"
+    factor = math.sqrt(raters)
+    turned = [
+        row if row.opinion_sd is None else replace(row, opinion_sd=row.opinion_sd * factor)
+        for row in rows
+    ]
+    return turned, f"opinion SDs are those of the mean times the root of {raters:g} opinions"
+
+
+def _raters(stated: Mapping[str, str], table: RatingTable) -> float | None:
+    if "raters" not in stated:
+        return None
+    raters = _number(stated["raters"], "number of raters", str(table.path))
+    if raters < 1:
+        raise StimulusError(f"{table.path}: {raters:g} raters; expected the opinions per image")
+    return raters
 
 
 def load_ratings(table: RatingTable) -> StimulusSet:
     """The whole set of a table of one's own, every image verified."""
     rows, scale, polarity, note = read_ratings(table)
+    stimuli = verify(rows, name=str(table.path))
     return StimulusSet(
         name=table.path.stem,
-        stimuli=verify(rows, name=str(table.path)),
+        stimuli=stimuli,
         scale=scale,
         polarity=polarity,
         opinion="MOS" if polarity == "higher_better" else "DMOS",
-        sd_kind="per_opinion" if rows[0].opinion_sd is not None else "none",
-        notes=(note,),
+        sd_kind="per_opinion" if any(row.opinion_sd is not None for row in rows) else "none",
+        notes=tuple(filter(None, (note, *check_presentation(stimuli)))),
     )
 
 
