@@ -16,8 +16,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from iqa_checks.models.loopback import Fault, LoopbackServer
+
+
+class Foreign(LoopbackServer):
+    """Replies in Chinese that the quality is good."""
+
+    def _completion(self, body: bytes) -> dict[str, Any]:
+        completion = super()._completion(body)
+        completion["choices"][0]["message"]["content"] = "这张图片的质量很好，细节清晰。"
+        return completion
 
 
 def fault(number: int, behaviour: str) -> Fault | None:
@@ -49,10 +59,9 @@ def main() -> None:
         time.sleep(600)
     if given.behaviour == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    server = LoopbackServer(port=given.port, faults=lambda n: fault(n, given.behaviour))
+    kind = Foreign if given.behaviour == "chinese" else LoopbackServer
+    server = kind(port=given.port, faults=lambda n: fault(n, given.behaviour))
     server.model = given.name or given.model
-    if given.behaviour == "chinese":
-        server._observer.reply = lambda *_, **__: "这张图片的质量很好，细节清晰。"  # type: ignore
     with server:
         print("ready", flush=True)
         while True:
