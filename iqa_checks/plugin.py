@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 EXIT_INFRASTRUCTURE = 10  # an endpoint or a store ended the run; 1 is a failed gate
 EXIT_BUDGET = 11
+AUTO_WORKERS = 4  # they only do statistics; more would cost start-up and memory for nothing
 IMAGES_SEEN = "iqa_images_seen"  # property of a test: an `ImagesSeen` as JSON
 _CELL_ID = re.compile(r"\[(fr|nr|difference)-(single|double|multiple)-")
 _ASKS = re.compile(rf"{_CELL_ID.pattern}|\[images-\d")  # ids of tests that need the broker
@@ -296,8 +297,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STATE] = run = _Run(config)
     if not _is_worker(config):
         config.pluginmanager.register(_Collector(run), "iqa_checks.collector")
-    given = any(config.getoption(name) != default for name, default in _DEFAULTS.items())
-    if given and not _is_worker(config):
+    if _options_given(config) and not _is_worker(config):
         from iqa_checks.errors import IqaChecksError
         from iqa_checks.settings import check
 
@@ -353,6 +353,16 @@ def _show_power(config: pytest.Config, drop: float) -> int:
         print(f"ERROR: {error}")
         return int(pytest.ExitCode.USAGE_ERROR)
     return 0
+
+
+def _asks_a_model(config: pytest.Config) -> bool:
+    """Whether a run is of cells, as far as the command line tells before anything is collected."""
+    suites = any("suites" in Path(arg.partition("::")[0]).parts for arg in config.args)
+    return suites or _options_given(config)
+
+
+def _options_given(config: pytest.Config) -> bool:
+    return any(config.getoption(name) != default for name, default in _DEFAULTS.items())
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -726,6 +736,14 @@ def pytest_terminal_summary(
 
 class _Xdist:
     """Hooks that exist only where pytest-xdist is loaded."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_xdist_auto_num_workers(
+        self, config: pytest.Config
+    ) -> Generator[None, int | None, int | None]:
+        """``-n auto``: few where the run waits for a model, as xdist has it elsewhere."""
+        found = yield
+        return min(found, AUTO_WORKERS) if found and _asks_a_model(config) else found
 
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker where to look for the broker; nothing is opened yet."""

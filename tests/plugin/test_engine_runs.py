@@ -136,3 +136,27 @@ def test_a_plan_needs_neither_weights_nor_engine(runs):
     code, output = runs.run("dies", "--iqa-plan")
     assert code == 0, output
     assert not runs.pids()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(["suites"], 4), (["tests", "--iqa-limit", "8"], 4), (["tests"], 32), (["suites", "-n8"], 8)],
+)
+def test_auto_takes_few_workers_for_runs_that_wait_for_a_model(
+    pytester, monkeypatch, arguments, expected
+):
+    """``-n auto`` of a run without cells, and any number that is given, are the user's."""
+    monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "32")
+    for folder in ("suites", "tests"):
+        pytester.mkdir(folder)
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_configure(config):
+            raise pytest.UsageError(f"workers: {config.option.numprocesses}")
+        """
+    )
+    result = pytester.runpytest_subprocess("-nauto", *arguments)
+    result.stderr.fnmatch_lines([f"*workers: {expected}"])
