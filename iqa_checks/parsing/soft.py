@@ -13,9 +13,12 @@ Rules
     text with another in its place is read as that other answer. What the reader of written answers
     does not understand has no soft reading either.
 2.  A number may be one token ("85") or one a digit ("8", "5"). An alternative token of the same
-    length keeps its place value, and the later digits are those that followed the written ones;
-    shorter or longer ones are numbers of their own. A number that cannot be a rating is read as
-    its nearest completion that can ("1" beside a written 96 is the start of 100).
+    length keeps its place value; shorter or longer ones are numbers of their own. What would have
+    followed an alternative digit is not known, so that it stands for the middle of the numbers that
+    it begins ("8" of a written 75 for 84.5), or for one of another length near 10 and 100 ("1"
+    beside a written 96 for 100). Over simulated observers that comes nearer to the mean of whole
+    numbers than the digits that followed the written one (RMS 0.7 to 1.6 points against 1.2 to
+    2.2, and 1 to 12 for the written answer).
 3.  A preference is the sum over paths: at each token of the answer, alternatives that begin one of
     the three words count for it, and the written token leads on.
 4.  Candidates that are no answer are left out, and the rest are normalised.
@@ -237,12 +240,6 @@ class _Piece:
     digits: str
     alternatives: dict[str, float]
 
-    def same_length(self) -> list[tuple[str, float]]:
-        """Alternatives of as many digits, normalised."""
-        same = [(d, p) for d, p in self.alternatives.items() if len(d) == len(self.digits)]
-        total = sum(p for _, p in same)
-        return [(d, p / total) for d, p in same] if total > 0 else [(self.digits, 1.0)]
-
 
 def _written(pieces: Sequence[_Token], number: re.Match[str]) -> list[_Piece] | None:
     """The number's tokens as digits and alternatives; None where its own are not among them."""
@@ -275,25 +272,25 @@ def _leading_digits(name: str, lead: str, *, inside: bool) -> str | None:
     return "" if inside and ends else None
 
 
-def _numbers(written: Sequence[_Piece], after: _Token | None, most: int) -> dict[int, float]:
-    """Probability of each whole number up to ``most`` that the tokens could have written."""
-    numbers: dict[int, float] = {}
-    target = int("".join(piece.digits for piece in written))
+def _numbers(written: Sequence[_Piece], after: _Token | None, most: int) -> dict[float, float]:
+    """Probability of each number up to ``most`` that the tokens could have written."""
+    numbers: dict[float, float] = {}
+    whole = "".join(piece.digits for piece in written)
 
-    def add(digits: str, p: float) -> None:
-        if p > 0 and 0 <= int(digits) <= most:
-            numbers[int(digits)] = numbers.get(int(digits), 0.0) + p
+    def add(number: float, p: float) -> None:
+        if p > 0 and 0 <= number <= most:
+            numbers[number] = numbers.get(number, 0.0) + p
 
     prefix, mass = "", 1.0
-    for k, piece in enumerate(written):
+    for piece in written:
         for digits, p in piece.alternatives.items():
             if digits == piece.digits:
                 continue
-            if len(digits) != len(piece.digits):
-                add(prefix + digits, mass * p)
-                continue
-            for rest, q in _later(written[k + 1 :]):
-                add(_completed(prefix + digits, rest, target, most), mass * p * q)
+            begun = prefix + digits
+            if len(digits) == len(piece.digits):
+                add(_completed(begun, len(whole) - len(begun), int(whole), most), mass * p)
+            else:
+                add(int(begun), mass * p)
         mass *= piece.alternatives[piece.digits]
         prefix += piece.digits
     longer = 0.0
@@ -301,26 +298,35 @@ def _numbers(written: Sequence[_Piece], after: _Token | None, most: int) -> dict
         if name[:1].isdecimal() and name[:1].isascii():
             match = _DIGITS.match(name)
             assert match is not None
-            add(prefix + match[1], mass * p)
+            add(int(prefix + match[1]), mass * p)
             longer += p
-    add(prefix, mass * max(0.0, 1.0 - longer))
+    add(int(prefix), mass * max(0.0, 1.0 - longer))
     return numbers
 
 
-def _later(pieces: Sequence[_Piece]) -> list[tuple[str, float]]:
-    """What may follow an alternative digit: the later digits with their probabilities."""
-    endings = [("", 1.0)]
-    for piece in pieces:
-        endings = [(e + d, p * q) for e, p in endings for d, q in piece.same_length()]
-    return endings
+def _completed(begun: str, n_more: int, target: int, most: int) -> float:
+    """The middle of the numbers that ``begun`` and ``n_more`` digits can be.
 
-
-def _completed(start: str, rest: str, target: int, most: int) -> str:
-    """``start`` as the number that it most likely begins: the largest rating if it is nearer."""
-    number = start + rest if int(start + rest) <= most else start + rest[:-1]
-    if str(most).startswith(start) and abs(most - target) < abs(int(number) - target):
-        return str(most)
+    ``target`` is the written one. Another number of digits is taken only where numbers change their
+    length and that is much nearer: "1" beside 9 begins 10, "1" beside 96 is 100, "9" beside 12 is
+    9.
+    """
+    number = _middle(begun, n_more)
+    if number > most and n_more:
+        number = _middle(begun, n_more - 1)
+    others = [float(most)] if str(most).startswith(begun) else []
+    if begun == "1":
+        others.append(10.0 ** (n_more + 1))
+    if n_more and str(target).startswith("1"):
+        others.append(_middle(begun, n_more - 1))
+    for other in others:
+        if other <= most and 2 * abs(other - target) < abs(number - target):
+            number = other
     return number
+
+
+def _middle(begun: str, n_more: int) -> float:
+    return int(begun) * 10.0**n_more + (10.0**n_more - 1) / 2
 
 
 # --- preferences -------------------------------------------------------------------------------
