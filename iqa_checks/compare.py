@@ -16,17 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from iqa_checks.baseline import Run, SavedCell, judged_of, mismatch, read
-from iqa_checks.comparison import (
-    DEFAULT_MARGIN,
-    Decision,
-    Difference,
-    Goal,
-    Method,
-    Status,
-    compare,
-    decide,
-    holm,
-)
+from iqa_checks.comparison import Difference, Method, compare, holm
+from iqa_checks.decision import DEFAULT_MARGIN, Decision, Goal, Status, decide
 from iqa_checks.errors import IqaChecksError, UsageError
 from iqa_checks.power import PlanOption, judgement_noise, power_plan, rating_noise
 from iqa_checks.report.row import Row
@@ -42,7 +33,7 @@ _WORST_FIRST: tuple[Status, ...] = ("FAIL", "SAME REPLIES", "INCONCLUSIVE", "PAS
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How two runs are held against each other; see `iqa_checks.comparison.decide`.
+    """How two runs are held against each other; see `iqa_checks.decision.decide`.
 
     ``alpha`` is the rate at which an unchanged release fails anything at all (Holm over cells and
     statistics).

@@ -1,13 +1,12 @@
-"""Has the agreement with human opinion dropped between two releases? Arrays in, decisions out.
+"""Has the agreement with human opinion dropped between two releases? Arrays in, differences out.
 
 Both releases judged the same stimuli, so their errors are correlated and the test is paired: what
 leaving out one stimulus (full-reference: one reference) does to the *difference* of the two
 correlations gives its standard error. Differences are tested on Fisher's z scale, or as they are
-where the statistic is a mean over references; `decide` turns a difference into PASS, FAIL or
-INCONCLUSIVE, never from a bare drop. ``docs/gates.md`` has the calibration of every method here.
+where the statistic is a mean over references; `decision` says what one means for a release.
+``docs/gates.md`` has the calibration of every method here.
 
-Sources: Efron and Tibshirani 1993, chapter 11 (jackknife); Holm 1979 (several tests); Piaggio et
-al. 2012 (non-inferiority, three-way reading of an interval against a margin).
+Sources: Efron and Tibshirani 1993, chapter 11 (jackknife); Holm 1979 (several tests).
 """
 
 from __future__ import annotations
@@ -40,18 +39,14 @@ from iqa_checks.agreement import (
 from iqa_checks.scaling import Comparisons, scale
 
 __all__ = [
-    "Decision",
     "Difference",
-    "Goal",
     "Judged",
     "Method",
-    "Status",
     "Summary",
     "compare",
     "compare_plcc",
     "compare_srcc",
     "compare_trials",
-    "decide",
     "holm",
     "minimum_detectable_drop",
 ]
@@ -61,14 +56,10 @@ IntArray: TypeAlias = NDArray[np.int64]
 Cluster: TypeAlias = Sequence[Any] | NDArray[Any] | None
 Method: TypeAlias = Literal["jackknife", "bootstrap"]
 Summary: TypeAlias = Literal["pooled", "cluster_mean"]
-Goal: TypeAlias = Literal["regression", "non_inferiority", "superiority"]
-Status: TypeAlias = Literal["PASS", "FAIL", "INCONCLUSIVE", "SAME REPLIES"]
 
-DEFAULT_MARGIN = 0.05
 DEFAULT_POWER = 0.8
 # Standard errors below this are rounding: the two sides do not differ in any stimulus.
 _NO_VARIATION = 1e-9
-_LOST = "the candidate gave all their stimuli one score, the baseline did not"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,28 +149,6 @@ class Difference:
         # tanh(m + u/2) - tanh(m - u/2) = 2 sinh u / (cosh 2m + cosh u) = margin, solved for e^u.
         root = np.sqrt((margin * spread) ** 2 + 4 - margin**2)
         return float(np.log((margin * spread + root) / (2 - margin)))
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a difference means for a release.
-
-    ``sentence`` states the figures and what they show; ``passed`` is False for FAIL, and for
-    INCONCLUSIVE and SAME REPLIES under ``strict``. ``detectable`` is the smallest drop that this
-    comparison would have found with 80 % power, ``p_adjusted`` the p-value after Holm.
-    """
-
-    status: Status
-    sentence: str
-    passed: bool
-    p_adjusted: float | None = None
-    detectable: float | None = None
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-    def __str__(self) -> str:
-        return f"{self.status}: {self.sentence}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -694,114 +663,3 @@ def minimum_detectable_drop(
     if difference.scale == "identity":
         return min(reach, 1 + difference.baseline)
     return float(difference.baseline - np.tanh(difference.z_baseline - reach))
-
-
-# --- Decisions ----------------------------------------------------------------------------------
-
-
-def decide(
-    difference: Difference,
-    *,
-    goal: Goal = "regression",
-    margin: float = DEFAULT_MARGIN,
-    alpha: float = 0.05,
-    p_adjusted: float | None = None,
-    strict: bool = False,
-    name: str = "SRCC",
-) -> Decision:
-    """PASS, FAIL or INCONCLUSIVE, with the sentence that defends it.
-
-    Parameters
-    ----------
-    goal
-        'regression': FAIL when significantly worse; PASS when a drop of `margin` is excluded;
-        INCONCLUSIVE between. 'non_inferiority': PASS whenever a drop of `margin` is excluded,
-        even where a smaller drop is significant. 'superiority': PASS only when significantly
-        better.
-    margin
-        The smallest drop that matters, in (0, 1).
-    alpha
-        One-sided error rate of each of these statements.
-    p_adjusted
-        p-value of "worse" after `holm` over the cells of a run; the difference's own without.
-    strict
-        INCONCLUSIVE does not pass.
-    """
-    if goal not in get_args(Goal):
-        raise ValueError(f"goal must be one of {', '.join(get_args(Goal))}; got {goal!r}")
-    if not 0 < margin < 1:
-        raise ValueError(f"margin must be between 0 and 1, got {margin}")
-    p = difference.p_worse if p_adjusted is None else p_adjusted
-    detectable = minimum_detectable_drop(difference, alpha=alpha)
-    said = _said(difference, name)
-
-    def made(status: Status, why: str) -> Decision:
-        passed = status == "PASS" or (status == "INCONCLUSIVE" and not strict)
-        return Decision(status, f"{said} {why}", passed, p, detectable)
-
-    if p is None:
-        return _untested(difference, made)
-    said_p = _p(p) + (" after Holm" if p != difference.p_worse else "")
-    excluded = difference.p_not_worse_than(margin)
-    within = _no_difference(difference) or (excluded is not None and excluded < alpha)
-    worse = p < alpha
-    if worse and not (goal == "non_inferiority" and within):
-        return made("FAIL", f"is significantly worse (one-sided p {said_p}, alpha {alpha:g}).")
-    if difference.lost:
-        return made("INCONCLUSIVE", f"leaves out {difference.lost} references: {_LOST}.")
-    if goal == "superiority":
-        return _superior(difference, alpha, made)
-    if within:
-        return made("PASS", _excluded(margin, excluded, worse))
-    return made("INCONCLUSIVE", _doubt(margin, said_p, detectable))
-
-
-def _no_difference(difference: Difference) -> bool:
-    """Both sides order every stimulus alike."""
-    error = difference.std_error
-    return error is not None and error < _NO_VARIATION and difference.value == 0.0
-
-
-def _untested(difference: Difference, made: Callable[[Status, str], Decision]) -> Decision:
-    lost = difference.candidate is None and difference.baseline is not None
-    if lost:
-        return made("FAIL", f"cannot be computed any more: {difference.reason}.")
-    return made("INCONCLUSIVE", f"cannot be tested: {difference.reason}.")
-
-
-def _superior(
-    difference: Difference, alpha: float, made: Callable[[Status, str], Decision]
-) -> Decision:
-    p = difference.p_better
-    if p is not None and p < alpha:
-        return made("PASS", f"is significantly better (one-sided p {_p(p)}).")
-    return made("INCONCLUSIVE", f"is not significantly better (one-sided p {_p(p or 1.0)}).")
-
-
-def _excluded(margin: float, p: float | None, worse: bool) -> str:
-    if p is None or p == 1.0:
-        return "shows no difference: both order all stimuli alike."
-    tolerated = " although it is significantly worse" if worse else ""
-    return f"excludes a drop of {margin:g} or more (one-sided p {_p(p)}){tolerated}."
-
-
-def _doubt(margin: float, said_p: str, detectable: float | None) -> str:
-    seen = "" if detectable is None else f"; alone it would see drops from {detectable:.3f} on"
-    return f"shows neither a drop (p {said_p}) nor that none of {margin:g} happened{seen}."
-
-
-def _said(difference: Difference, name: str) -> str:
-    """ "SRCC 0.812 -> 0.790, difference -0.022 [-0.050, 0.006]"."""
-    sides = (difference.baseline, difference.candidate)
-    before, now = ("undefined" if v is None else f"{v:.3f}" for v in sides)
-    text = f"{name} {before} -> {now}"
-    if difference.value is None:
-        return text
-    text += f", difference {difference.value:+.3f}"
-    if difference.low is not None:
-        text += f" [{difference.low:+.3f}, {difference.high:+.3f}]"
-    return text
-
-
-def _p(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"

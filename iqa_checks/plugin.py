@@ -625,7 +625,7 @@ class _Collector:
         row, plan = getattr(report, "iqa_row", None), getattr(report, "iqa_plan", None)
         if row is not None:
             run.rows.append(row)
-            run.records[row["cell"]] = report.iqa_record  # type: ignore[attr-defined]
+            run.records[row["cell"]] = report.iqa_record
         if report.when == "call":
             found = [value for name, value in report.user_properties if name == IMAGES_SEEN]
             run.images_seen += map(json.loads, map(str, found))

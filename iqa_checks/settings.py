@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from iqa_checks.broker import LocalAsker, Policy
     from iqa_checks.cell import Cell
     from iqa_checks.compare import StatisticName
-    from iqa_checks.comparison import Goal, Method
+    from iqa_checks.comparison import Method
     from iqa_checks.datasets import StimulusSource
+    from iqa_checks.decision import Goal
     from iqa_checks.gate import Gate
     from iqa_checks.gate_file import GateLine
     from iqa_checks.models import Access, ModelSpec

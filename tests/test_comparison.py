@@ -18,10 +18,10 @@ from iqa_checks.comparison import (
     compare_plcc,
     compare_srcc,
     compare_trials,
-    decide,
     holm,
     minimum_detectable_drop,
 )
+from iqa_checks.decision import decide
 from iqa_checks.power import judgement_noise, power_plan, rating_noise
 from iqa_checks.protocols import Trial
 from tests.benchmarks import study_gate_calibration as study

@@ -37,14 +37,13 @@ from numpy.typing import NDArray
 
 from iqa_checks.agreement import Correlation, cluster_mean, correlation, srcc
 from iqa_checks.comparison import (
-    Decision,
     Difference,
     Judged,
     compare_plcc,
     compare_srcc,
     compare_trials,
-    decide,
 )
+from iqa_checks.decision import Decision, decide
 from iqa_checks.paper import PaperFigure
 from iqa_checks.power import power_plan
 from iqa_checks.protocols import (
