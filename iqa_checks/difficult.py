@@ -72,6 +72,10 @@ class DifficultPicks:
         return f"{text}; SD of MOS {self.mos_spread:.2f} times that of all"
 
 
+_Selected = tuple[NDArray[np.intp], FloatArray, tuple[str, ...]]
+"""Picks, the objective of each pick (FR: of each reference), and the references chosen (FR)."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Inputs:
     """Checked and scaled: MOS, SD and expert in the unit of the preset, shape (M,)."""
@@ -158,18 +162,13 @@ def select_difficult(
     rows = _features(features, len(inputs.mos), terms, "stimulus")
     warnings = [*inputs.warnings, *_too_many(n, len(inputs.mos), "stimuli")]
 
-    def select(terms: _Terms, normalised: bool) -> tuple[NDArray[np.intp], FloatArray]:
-        return terms.pick(inputs.difficulty(terms.epsilon, normalised=normalised), rows, n)
+    def select(terms: _Terms, normalised: bool) -> _Selected:
+        picks, objective = terms.pick(
+            inputs.difficulty(terms.epsilon, normalised=normalised), rows, n
+        )
+        return picks, objective, ()
 
-    picks, objective = select(terms, True)
-    found = DifficultPicks(
-        picks, objective, inputs.difficulty(epsilon), terms.div, lam, epsilon, preset,
-        inputs.spread(picks),
-        warnings=tuple(warnings),
-    )  # fmt: skip
-    if not compare:
-        return found
-    return _compared(found, terms, lambda t, norm: select(t, norm)[0], opinion_sd)
+    return _recorded(select, inputs, terms, warnings, opinion_sd, compare)
 
 
 def select_difficult_by_reference(
@@ -216,23 +215,39 @@ def select_difficult_by_reference(
             f"{short} references have fewer than {per_reference} stimuli: all are taken"
         )
 
-    def select(
-        terms: _Terms, normalised: bool
-    ) -> tuple[NDArray[np.intp], FloatArray, NDArray[np.intp]]:
+    def select(terms: _Terms, normalised: bool) -> _Selected:
         each = inputs.difficulty(terms.epsilon, normalised=normalised)
         mean = np.bincount(of_reference, each, len(names)) / count
         chosen, objective = terms.pick(mean, rows, n_references)
         hardest = np.argsort(-each, kind="stable")
         members = [hardest[of_reference[hardest] == r][:per_reference] for r in chosen]
-        return np.concatenate(members), objective, chosen
+        return np.concatenate(members), objective, tuple(names[r] for r in chosen)
 
-    picks, objective, chosen = select(terms, True)
+    return _recorded(select, inputs, terms, warnings, opinion_sd, compare)
+
+
+def _recorded(
+    select: Callable[[_Terms, bool], _Selected],
+    inputs: _Inputs,
+    terms: _Terms,
+    warnings: Sequence[str],
+    opinion_sd: ArrayLike | None,
+    compare: bool,
+) -> DifficultPicks:
+    """The record of a selection, compared with those without a term where that is asked for."""
+    picks, objective, references = select(terms, True)
     found = DifficultPicks(
-        picks, objective, inputs.difficulty(epsilon), terms.div, lam, epsilon, preset,
+        picks,
+        objective,
+        inputs.difficulty(terms.epsilon),
+        terms.div,
+        terms.lam,
+        terms.epsilon,
+        terms.preset,
         inputs.spread(picks),
-        references=tuple(names[r] for r in chosen),
+        references=references,
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )
     if not compare:
         return found
     return _compared(found, terms, lambda t, norm: select(t, norm)[0], opinion_sd)

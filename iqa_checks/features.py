@@ -15,18 +15,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iqa_checks.errors import MissingExtra, known_names
-from iqa_checks.experts.computing import Item, Opener, Where, compute_once
+from iqa_checks.errors import MissingExtra, UsageError, known_names
+from iqa_checks.experts.computing import (
+    Item,
+    Measure,
+    Opener,
+    Pair,
+    Where,
+    compute_once,
+    measure,
+)
 from iqa_checks.experts.opening import quiet
 from iqa_checks.experts.packages import require
+from iqa_checks.experts.scoring import BATCH, COMPARED, TOLERANCE
 from iqa_checks.experts.weights import WeightFile, find_all, identity, staged
 
 if TYPE_CHECKING:
     from iqa_checks.stimuli import Image
 
 Features = NDArray[np.float32]
-Embed = Callable[[Path], NDArray[np.floating]]
-"""Features of one image file, in any scale, shape (D,)."""
+Embed = Callable[[Sequence[Path]], NDArray[np.floating]]
+"""Features of image files, in any scale, shape (N, D)."""
 
 SIDE, GRID, ORIENTATIONS, LEVELS = 96, 4, 8, 4
 
@@ -56,15 +65,19 @@ def embed_images(
     device: str = "cpu",
     jobs: int | None = None,
     ray_address: str | None = None,
+    batch: int | None = None,
 ) -> Features:
     """Feature rows of unit length, shape (len(images), D); each image is embedded once.
 
     Give the stimuli's images for Eq. 5, and the distinct references for Eq. 3. The parameters, and
-    what is raised, are those of `iqa_checks.experts.score_stimuli`.
+    what is raised, are those of `iqa_checks.experts.score_stimuli`; batches on an accelerator are
+    compared with single images on the CPU, as there (a row has length 1, so a difference of
+    `TOLERANCE` is an angle of half a degree).
     """
     found = find_embedder(embedder)
     weights = find_all(found.weights, weights_dir, who=f"embedder {embedder}")
     items = [Item(image.sha256, image.path) for image in images]
+    size = batch or (1 if device == "cpu" else BATCH)
     about = {
         "embedder": found.name,
         "revision": found.revision,
@@ -72,10 +85,37 @@ def embed_images(
         "weights": identity(list(weights.values())),
         "device": device,
     }
+    if size > 1:
+        about["batch"] = size
     where = Where(cache_dir, 1 if device != "cpu" else jobs, ray_address)
-    opener = Opener(_open, (embedder, weights_dir, device))
-    values = compute_once(items, opener, about, where, name=embedder)
+    opener = Opener(_open, (embedder, weights_dir, device), size)
+    alone = Opener(_open, (embedder, weights_dir, "cpu"))
+    values = compute_once(
+        items,
+        opener,
+        about,
+        where,
+        name=embedder,
+        remark=None
+        if device == "cpu" and size == 1
+        else lambda few: _deviation(few, opener, alone),
+    )
     return values.astype(np.float32)
+
+
+def _deviation(items: Sequence[Item], opener: Opener, alone: Opener) -> str:
+    """How far rows of ``opener`` lie from those of single images on the CPU."""
+    few = items[:COMPARED]
+    first, second = (np.array([measure(o, few)[i.key] for i in few]) for o in (opener, alone))
+    farthest = float(np.linalg.norm(first - second, axis=1).max())
+    name, _, device = opener.arguments
+    said = (
+        f"{name}: rows of batches of {opener.batch} on {device} lie within {farthest:.2g} of those "
+        f"of single images on the CPU (first {len(few)} images, rows of length 1)"
+    )
+    if not farthest <= TOLERANCE:
+        raise UsageError(f"{said}: more than {TOLERANCE}; embed on the CPU (--iqa-device cpu)")
+    return said
 
 
 def find_embedder(name: str) -> Embedder:
@@ -148,7 +188,7 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 def _open_offline(_weights: Sequence[Path], _device: str) -> Embed:
     from iqa_checks.experts.opening import read_pixels
 
-    return lambda path: offline_features(read_pixels(path))
+    return lambda paths: np.stack([offline_features(read_pixels(path)) for path in paths])
 
 
 def _open_clip(weights: Sequence[Path], device: str, *, model: str = "ViT-B-32") -> Embed:
@@ -165,13 +205,16 @@ def _open_clip(weights: Sequence[Path], device: str, *, model: str = "ViT-B-32")
         )
     network.eval()
 
-    def embed(path: Path) -> NDArray[np.floating]:
+    def shown(path: Path) -> Any:
         import PIL.Image
 
         with PIL.Image.open(path) as image:
-            tensor = preprocess(image.convert("RGB"))[None].to(device)
+            return preprocess(image.convert("RGB"))
+
+    def embed(paths: Sequence[Path]) -> NDArray[np.floating]:
+        tensor = torch.stack([shown(path) for path in paths]).to(device)
         with torch.inference_mode():
-            features: NDArray[np.floating] = network.encode_image(tensor)[0].cpu().numpy()
+            features: NDArray[np.floating] = network.encode_image(tensor).cpu().numpy()
         return features
 
     return embed
@@ -198,16 +241,16 @@ EMBEDDERS: dict[str, Embedder] = {
 }
 
 
-def _open(embedder: str, weights_dir: Path | None, device: str) -> Any:
+def _open(embedder: str, weights_dir: Path | None, device: str) -> Measure:
     found = find_embedder(embedder)
     weights = find_all(found.weights, weights_dir, who=f"embedder {embedder}")
     embed = found.open(list(weights.values()), device)
 
-    def values(path: Path, _reference: Path | None) -> list[float]:
-        unit: list[float] = _unit(np.asarray(embed(path), dtype=np.float64)).tolist()
-        return unit
+    def rows(pairs: Sequence[Pair]) -> list[list[float]]:
+        features = np.asarray(embed([path for path, _ in pairs]), dtype=np.float64)
+        return [_unit(row).tolist() for row in features]
 
-    return values
+    return rows
 
 
 def _version(embedder: Embedder) -> str:

@@ -67,7 +67,7 @@ def test_a_uniform_image_has_features_too():
 
 def test_features_are_computed_once(pictures, tmp_path, monkeypatch):
     first = embed_images(pictures, "offline", cache_dir=tmp_path)
-    monkeypatch.setattr(computing, "_measure", None)
+    monkeypatch.setattr(computing, "measure", None)
     np.testing.assert_array_equal(embed_images(pictures, "offline", cache_dir=tmp_path), first)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from iqa_checks.experts.fusion import OFFLINE_EXPERTS, PAPER_EXPERTS, default_experts, fuse
 from iqa_checks.experts.registry import EXPERTS, Expert, expert_table, find_expert
-from iqa_checks.experts.scoring import score_stimuli
+from iqa_checks.experts.scoring import how_computed, score_stimuli
 
 __all__ = [
     "EXPERTS",
@@ -19,5 +19,6 @@ __all__ = [
     "expert_table",
     "find_expert",
     "fuse",
+    "how_computed",
     "score_stimuli",
 ]

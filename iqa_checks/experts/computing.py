@@ -40,16 +40,23 @@ class Item:
     reference: Path | None = None
 
 
+Pair = tuple[Path, "Path | None"]
+"""An image file and its reference's."""
+Measure = Callable[[Sequence[Pair]], Sequence[Sequence[float]]]
+"""The numbers of each image; several images at once only where `Opener.batch` allows it."""
+
+
 @dataclass(frozen=True)
 class Opener:
     """How a worker opens what measures: a module-level function and its arguments.
 
-    It must return a function of (path, reference) that gives a sequence of floats. Equal openers
-    are opened once per process.
+    Equal openers are opened once per process. ``batch`` is how many images are handed over at
+    once.
     """
 
-    function: Callable[..., Callable[[Path, Path | None], Sequence[float]]]
+    function: Callable[..., Measure]
     arguments: tuple[Any, ...] = ()
+    batch: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ def compute_once(
     where: Where,
     *,
     name: str,
+    remark: Callable[[Sequence[Item]], str] | None = None,
 ) -> NDArray[np.float64]:
     """Values of all items, shape (len(items), width); what is stored is not computed again.
 
@@ -82,6 +90,9 @@ def compute_once(
         Another ``about`` is another file.
     name
         For the file name, the progress bar and messages: "gmsd".
+    remark
+        Called once in a run that has something to compute, with what is absent, before it is
+        computed. What it returns is kept beside the values: `remarks`.
 
     Raises
     ------
@@ -90,26 +101,43 @@ def compute_once(
     """
     import numpy as np
 
-    document = json.dumps(dict(about), sort_keys=True)
-    digest = hashlib.sha256(document.encode()).hexdigest()
-    path = where.cache_dir / "computed" / f"{name.replace('/', '-')}-{digest[:16]}.sqlite"
+    path, document = _place(about, where.cache_dir, name)
     with Values.open(path, document) as values:
         known = values.read(item.key for item in items)
         if any(item.key not in known for item in items):
             with _alone(path):  # another worker may be computing the same
                 known = values.read(item.key for item in items)
                 absent = {item.key: item for item in items if item.key not in known}
+                if absent and remark is not None:
+                    values.remark(remark(list(absent.values())))
                 for done in _computed(list(absent.values()), opener, where, name):
                     values.write(done)
                     known |= done
     return np.array([known[item.key] for item in items], dtype=np.float64)
 
 
+def remarks(about: Mapping[str, Any], cache_dir: Path, *, name: str) -> tuple[str, ...]:
+    """What the runs that computed these values remarked on them; () where there is nothing."""
+    path, document = _place(about, cache_dir, name)
+    if not path.is_file():
+        return ()
+    with Values.open(path, document) as values:
+        return values.remarks()
+
+
+def _place(about: Mapping[str, Any], cache_dir: Path, name: str) -> tuple[Path, str]:
+    """The file of these values, and what it says of itself."""
+    document = json.dumps(dict(about), sort_keys=True)
+    digest = hashlib.sha256(document.encode()).hexdigest()
+    return cache_dir / "computed" / f"{name.replace('/', '-')}-{digest[:16]}.sqlite", document
+
+
 def _computed(
     items: Sequence[Item], opener: Opener, where: Where, name: str
 ) -> Iterator[dict[str, tuple[float, ...]]]:
     """Values by key, chunk after chunk in the order of the items."""
-    chunks = [items[k : k + CHUNK] for k in range(0, len(items), CHUNK)]
+    size = max(CHUNK, opener.batch)
+    chunks = [items[k : k + size] for k in range(0, len(items), size)]
     with _progress(len(items), name) as advance:
         for done in _in_parallel(chunks, opener, where, len(items)):
             yield done
@@ -121,35 +149,54 @@ def _in_parallel(
 ) -> Iterator[dict[str, tuple[float, ...]]]:
     jobs = _jobs(where.jobs, n_items)
     if where.ray_address is None and jobs == 1:
-        yield from (_measure(opener, chunk) for chunk in chunks)
+        yield from (measure(opener, chunk) for chunk in chunks)
         return
     joblib = require("joblib", "computing in parallel")
     if where.ray_address is None:
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator")
-        yield from parallel(joblib.delayed(_measure)(opener, chunk) for chunk in chunks)
+        yield from parallel(joblib.delayed(measure)(opener, chunk) for chunk in chunks)
         return
     with _ray(where.ray_address) as n_slots:
         for start in range(0, len(chunks), 2 * n_slots):  # its backend returns whole lists only
             slab = chunks[start : start + 2 * n_slots]
             yield from joblib.Parallel(n_jobs=n_slots)(
-                joblib.delayed(_measure)(opener, chunk) for chunk in slab
+                joblib.delayed(measure)(opener, chunk) for chunk in slab
             )
 
 
-def _measure(opener: Opener, chunk: Sequence[Item]) -> dict[str, tuple[float, ...]]:
-    """What a worker does with its chunk."""
-    measure = _opened(opener)
-    return {item.key: _one(measure, item) for item in chunk}
+def measure(opener: Opener, chunk: Sequence[Item]) -> dict[str, tuple[float, ...]]:
+    """What a worker does with its chunk: the values by key, in batches of the opener's size.
+
+    A batch that fails is measured one image at a time, which tells the image that is to blame
+    from one that only did not fit into the memory beside the others.
+    """
+    several = _opened(opener)
+    found: dict[str, tuple[float, ...]] = {}
+    for start in range(0, len(chunk), opener.batch):
+        batch = chunk[start : start + opener.batch]
+        together = _together(several, batch) if len(batch) > 1 else None
+        found |= together or {item.key: _one(several, item) for item in batch}
+    return found
+
+
+def _together(several: Measure, batch: Sequence[Item]) -> dict[str, tuple[float, ...]] | None:
+    """Values of a batch by key, None where it fails."""
+    try:
+        values = several([(item.path, item.reference) for item in batch])
+        return {item.key: _floats(v) for item, v in zip(batch, values, strict=True)}
+    except Exception:  # a metric package, or the device, may raise anything
+        return None
 
 
 @lru_cache(maxsize=2)
-def _opened(opener: Opener) -> Callable[[Path, Path | None], Sequence[float]]:
+def _opened(opener: Opener) -> Measure:
     return opener.function(*opener.arguments)
 
 
-def _one(measure: Callable[[Path, Path | None], Sequence[float]], item: Item) -> tuple[float, ...]:
+def _one(several: Measure, item: Item) -> tuple[float, ...]:
     try:
-        return tuple(float(value) for value in measure(item.path, item.reference))
+        (values,) = several([(item.path, item.reference)])
+        return _floats(values)
     except IqaChecksError:
         raise
     except Exception as error:
@@ -157,6 +204,10 @@ def _one(measure: Callable[[Path, Path | None], Sequence[float]], item: Item) ->
             f"{item.path} cannot be measured ({type(error).__name__}: {error}); "
             "look at the image, or leave it out"
         ) from error
+
+
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def _jobs(asked: int | None, n_items: int) -> int:
@@ -224,11 +275,21 @@ class Values:
                     "(stimulus TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
                 )
                 connection.execute("CREATE TABLE IF NOT EXISTS about (document TEXT PRIMARY KEY)")
+                connection.execute("CREATE TABLE IF NOT EXISTS remarks (text TEXT UNIQUE)")
                 connection.execute("INSERT OR IGNORE INTO about VALUES (?)", (document,))
             with _explained(path):
                 yield cls(connection)
         finally:
             connection.close()
+
+    def remark(self, text: str) -> None:
+        """Keep a remark beside the values; the same one twice is one."""
+        with self._connection:
+            self._connection.execute("INSERT OR IGNORE INTO remarks VALUES (?)", (text,))
+
+    def remarks(self) -> tuple[str, ...]:
+        rows = self._connection.execute("SELECT text FROM remarks ORDER BY rowid")
+        return tuple(text for (text,) in rows)
 
     def read(self, keys: Iterator[str]) -> dict[str, tuple[float, ...]]:
         import numpy as np

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
     from iqa_checks.experts.registry import Expert, Route
 
-Score = Callable[[Path, "Path | None"], float]
-"""Raw value of a distorted image, and of its reference where the metric takes one."""
+Pairs = Sequence[tuple[Path, "Path | None"]]
+"""Distorted images, each with its reference where the metric takes one."""
+Score = Callable[[Pairs], list[float]]
+"""Raw values of image files. Images of equal size go through a network together."""
 
+BATCH_PIXELS = 8_000_000  # of one forward pass, so that large images do not fill a GPU
 SEED = 0  # metrics that crop at random draw the same crops for every image
 
 
@@ -66,21 +69,23 @@ def _own(expert: Expert, _found: Mapping[WeightFile, Path], _device: str) -> Sco
 
     if expert.reference == "none":
         alone = WITHOUT_REFERENCE[expert.metric]
-        return lambda path, _reference: alone(read_pixels(path))
+        return lambda pairs: [alone(read_pixels(path)) for path, _ in pairs]
     compare = WITH_REFERENCE[expert.metric]
-    return lambda path, reference: compare(*read_pair(path, reference, expert.name))
+    return lambda pairs: [compare(*read_pair(*pair, expert.name)) for pair in pairs]
 
 
 def _piq(expert: Expert, _found: Mapping[WeightFile, Path], device: str) -> Score:
     piq = require("piq", f"expert {expert.name}")
     metric = getattr(piq, expert.metric)
-    return _of_tensors(lambda x, y: metric(x, y, data_range=1.0), expert, device)
+    return _of_tensors(lambda x, y: metric(x, y, data_range=1.0, reduction="none"), expert, device)
 
 
 def _pyiqa(expert: Expert, found: Mapping[WeightFile, Path], device: str) -> Score:
     require("torch", f"expert {expert.name}")
     with quiet():
         pyiqa = require("pyiqa", f"expert {expert.name}")
+        if expert.metric == "qalign":
+            _restore_what_qalign_calls()
         with staged(dict(found)):
             metric = pyiqa.create_metric(expert.metric, device=_device(device))
     if metric.lower_better != expert.lower_better:
@@ -88,8 +93,26 @@ def _pyiqa(expert: Expert, found: Mapping[WeightFile, Path], device: str) -> Sco
             f"pyiqa says that lower {expert.metric} is better: {metric.lower_better}, and we say "
             f"{expert.lower_better}; correct the line in iqa_checks/experts/registry.py"
         )
-    call = metric if expert.reference == "full" else lambda x, _y: metric(x)
-    return _of_tensors(call, expert, device)
+    return _of_tensors(metric, expert, device)
+
+
+def _restore_what_qalign_calls() -> None:
+    """Two methods that transformers removed from its models and pyiqa 0.1.16 calls on Q-Align's.
+
+    The masks they are given are all ones and None, for which they do nothing.
+    """
+    encoder = require("pyiqa.archs.q_align.visual_encoder", "expert qalign")
+    model = encoder.MplugOwlVisualAbstractorModel
+
+    def invert_attention_mask(self: Any, mask: Any) -> Any:
+        import torch
+
+        return (1.0 - mask[:, None, None, :].to(self.dtype)) * torch.finfo(self.dtype).min
+
+    if not hasattr(model, "invert_attention_mask"):
+        model.invert_attention_mask = invert_attention_mask
+    if not hasattr(model, "get_head_mask"):
+        model.get_head_mask = lambda _self, mask, n_layers: [mask] * n_layers
 
 
 def _torchscript(expert: Expert, found: Mapping[WeightFile, Path], device: str) -> Score:
@@ -107,23 +130,46 @@ ROUTES: dict[Route, Callable[[Expert, Mapping[WeightFile, Path], str], Score]] =
 }
 
 
-def _of_tensors(call: Callable[[Any, Any], Any], expert: Expert, device: str) -> Score:
-    """One image at a time, RGB in 0..1, float32, with the same random crops for every image."""
+def _of_tensors(call: Callable[..., Any], expert: Expert, device: str) -> Score:
+    """RGB in 0..1, float32, with the same random crops for every image.
+
+    Never padded, never resized: only images of one size share a forward pass.
+    """
     torch = require("torch", f"expert {expert.name}")
 
-    def tensor(pixels: NDArray[np.uint8]) -> Any:
-        return (torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255).to(device)
-
-    def score(path: Path, reference: Path | None) -> float:
+    def pixels(path: Path, reference: Path | None) -> tuple[NDArray[np.uint8], ...]:
         if expert.reference == "full":
-            images = [tensor(pixels) for pixels in read_pair(path, reference, expert.name)]
-        else:
-            images = [tensor(read_pixels(path)), None]
-        torch.manual_seed(SEED)
-        with torch.inference_mode(), quiet():
-            return float(call(*images))
+            return read_pair(path, reference, expert.name)
+        return (read_pixels(path),)
+
+    def tensor(images: Sequence[NDArray[np.uint8]]) -> Any:
+        stacked = torch.stack([torch.from_numpy(image.copy()) for image in images])
+        return (stacked.permute(0, 3, 1, 2).float() / 255).to(device)
+
+    def score(pairs: Pairs) -> list[float]:
+        shown = [pixels(*pair) for pair in pairs]
+        values = [0.0] * len(shown)
+        for places in _alike([images[0].shape for images in shown]):
+            together = [tensor(images) for images in zip(*(shown[k] for k in places), strict=True)]
+            torch.manual_seed(SEED)
+            with torch.inference_mode(), quiet():
+                found = torch.as_tensor(call(*together)).flatten().tolist()
+            for k, value in zip(places, found, strict=True):
+                values[k] = value
+        return values
 
     return score
+
+
+def _alike(shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """Places of images of one size, at most `BATCH_PIXELS` of them together."""
+    of_size: dict[tuple[int, ...], list[int]] = {}
+    for k, shape in enumerate(shapes):
+        of_size.setdefault(shape, []).append(k)
+    for shape, places in of_size.items():
+        at_once = max(1, BATCH_PIXELS // (shape[0] * shape[1]))
+        for start in range(0, len(places), at_once):
+            yield places[start : start + at_once]
 
 
 def _device(device: str) -> Any:

@@ -26,8 +26,9 @@ class Expert:
 
     ``metric`` is its name inside its package, and ``revision`` counts changes of our own code
     that change scores. ``lower_better`` is about the raw value; scores handed out are negated
-    then. Images go in at their own size, one at a time, RGB. ``trained_on`` lists data sets on
-    which it was trained, so that tables can star those results.
+    then. Images go in at their own size, RGB. ``trained_on`` lists data sets on which it was
+    trained, so that tables can star those results. ``batched``: a score does not depend on the
+    images that share a forward pass, so an accelerator may be given several at once.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Expert:
     trained_on: tuple[str, ...] = ()
     revision: int = 1
     note: str = ""
+    batched: bool = True
 
     @property
     def package(self) -> str:
@@ -69,11 +71,13 @@ def _pyiqa(
     licence: str = PYIQA,
     trained: tuple[str, ...] = (),
     note: str = "",
+    batched: bool = True,
 ) -> Expert:
     reference: Literal["full", "none"] = "none" if nr else "full"
     return Expert(
-        name, reference, "pyiqa", metric or name, licence, lower, weights, trained, note=note
-    )
+        name, reference, "pyiqa", metric or name, licence, lower, weights, trained, note=note,
+        batched=batched,
+    )  # fmt: skip
 
 
 _ALEXNET = WeightFile("alexnet-owt-7be5be79.pth", 233, "torchvision")
@@ -152,15 +156,15 @@ _ALL = (
     _pyiqa("maniqa-kadid", _VIT_B8, _iqa("ckpt_kadid10k.pt"), nr=True, trained=_KADID),
     _pyiqa("topiq_nr", _RESNET50, _iqa("cfanet_nr_koniq_res50-9a73138b.pth", 181), nr=True),
     _pyiqa(
-        "liqe", _CLIP, _iqa("liqe_koniq.pt"), nr=True,
+        "liqe", _CLIP, _iqa("liqe_koniq.pt"), nr=True, batched=False,
         note="KonIQ weights; the paper's tables use the authors', which are liqe_mix",
     ),
     _pyiqa(
-        "liqe_mix", _CLIP, _iqa("liqe_mix.pt"), nr=True, trained=("NR-KADID",),
+        "liqe_mix", _CLIP, _iqa("liqe_mix.pt"), nr=True, batched=False, trained=("NR-KADID",),
         note="the paper stars it on SPAQ too; its author names six sets, SPAQ not among them",
     ),
     _pyiqa(
-        "qalign", WeightFile("q-future/one-align", 16_000, "huggingface"), nr=True,
+        "qalign", WeightFile("q-future/one-align", 16_000, "huggingface"), nr=True, batched=False,
         licence=f"{PYIQA}; weights S-Lab or MIT, the two sources differ",
         trained=("SPAQ", "NR-KADID"), note="7B parameters: wants a GPU",
     ),
@@ -168,10 +172,12 @@ _ALL = (
     Expert(
         "cdnet", "full", "torchscript", "cdnet", "weights withheld by the authors", True,
         (WeightFile("cdnet.torchscript.pt", None, "own export"),), ("SPCD",),
+        batched=False,
     ),
     Expert(
         "cd_flow", "full", "torchscript", "cd_flow", "no licence file", True,
         (WeightFile("cd_flow.torchscript.pt", None, "own export"),), ("SPCD",),
+        batched=False,
     ),
 )  # fmt: skip
 

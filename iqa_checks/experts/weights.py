@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -171,17 +172,22 @@ def _redirections(hub: Path) -> list[tuple[Any, str, Any]]:
         ]
     with_pyiqa = _imported("pyiqa.utils.download_util")
     if with_pyiqa is not None:
+        patches.append((with_pyiqa, "download_url_to_file", refuse))
+        # Modules hold copies of the name; LIQE's keeps text features there, whatever its weights.
         patches += [
-            (with_pyiqa, "DEFAULT_CACHE_DIR", str(hub / "pyiqa")),
-            (with_pyiqa, "download_url_to_file", refuse),
+            (module, "DEFAULT_CACHE_DIR", str(hub / "pyiqa"))
+            for name, module in list(sys.modules.items())
+            if name.startswith("pyiqa.") and hasattr(module, "DEFAULT_CACHE_DIR")
         ]
+        (hub / "pyiqa").mkdir(parents=True, exist_ok=True)
     return patches
 
 
 def _refuse_download(url: object, *_: object, **__: object) -> None:
     raise UsageError(
         f"a package asked to download {getattr(url, 'full_url', url)}, which is not done unasked: "
-        "get that file yourself and put it where docs/experts.md says"
+        "get that file yourself and put it where docs/experts.md says; if it is there, it is not "
+        "the file that the package expects (its checksum differs)"
     )
 
 
