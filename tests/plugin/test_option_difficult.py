@@ -40,7 +40,7 @@ def test_absent_clip_weights_are_one_line(run, rated, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("models", "gpt4v * openai *"),
+        ("models", "gpt4v * endpoint * gpt-4o *"),
         ("strategies", "chain_of_thought *"),
         ("experts", "psnr * scikit-image *"),
         ("sets", "builtin-color *"),
