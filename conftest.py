@@ -1,3 +1,3 @@
 """Loads the fixture modules; the plugin itself is the entry point iqa_checks.plugin."""
 
-pytest_plugins = ["fixtures.stimuli", "fixtures.images"]
+pytest_plugins = ["fixtures.stimuli", "fixtures.images", "fixtures.experts"]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iqa_checks.errors import UsageError
+from iqa_checks.report.difficult import Measured
 from iqa_checks.report.row import SCHEMA_VERSION, Row
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class Run:
 
     ``fingerprint`` is the identity that the model's backend states, ``commit`` that of the code
     under test. Times in seconds since the epoch; ``cost`` in the currency of the model's price.
+    ``experts`` are expert metrics on difficult samples, a record for each set.
     """
 
     model: str
@@ -135,6 +137,7 @@ class Run:
     partial: tuple[str, ...] = ()
     name: str | None = None
     number: int | None = None
+    experts: tuple[Measured, ...] = ()
 
     @property
     def title(self) -> str:
@@ -300,6 +303,7 @@ def document_of(run: Run) -> dict[str, Any]:
         "partial": list(run.partial),
         "rows": [row.plain() for row in run.rows],
         "records": {cell: record.plain() for cell, record in sorted(run.records.items())},
+        "experts": [measured.plain() for measured in run.experts],
     }
     plain: dict[str, Any] = json.loads(_json(content))  # tuples as the lists that they become
     return plain | {"checksum": checksum(plain)}
@@ -309,7 +313,7 @@ def dumped(run: Run) -> str:
     """The document as text: one line per field, row, and record, so that it can be compared."""
     parts = []
     for key, value in document_of(run).items():
-        if key == "rows" and value:
+        if key in ("rows", "experts") and value:
             text = "[\n" + ",\n".join(_json(row) for row in value) + "\n]"
         elif key == "records" and value:
             text = "{\n" + ",\n".join(f"{_json(c)}: {_json(r)}" for c, r in value.items()) + "\n}"
@@ -486,6 +490,7 @@ def _run(document: Mapping[str, Any]) -> Run:
         partial=tuple(document["partial"]),
         name=document["name"],
         number=document["number"],
+        experts=tuple(map(Measured.from_plain, document.get("experts", ()))),
     )
 
 

@@ -30,21 +30,26 @@ from iqa_checks.stimuli import (
 )
 
 if TYPE_CHECKING:
+    from iqa_checks.greedy import Div
     from iqa_checks.prompts import Scenario
     from iqa_checks.protocols import Preset
 
 QUICK, FULL = 30, 150
 N_EXEMPLARS = 4
 EVERYTHING = 1_000_000  # more than any set holds
+CANDIDATES_PER_PICK = 3  # of a generated set, whose candidates have to be made first
 OWN = "ratings"
+BY_CIEDE2000 = ("builtin-color", "photos-color")  # the scores of these are that expert's own
 
 
 @dataclass(frozen=True, slots=True)
 class Difficult:
-    """``--iqa-selection difficult``: by which experts and features (Eqs. 3-5).
+    """How difficult samples are chosen (Eqs. 3-5): by which experts, features and terms.
 
     ``experts`` empty: the set's own pair. ``embedder`` empty: the offline one for built-in sets
-    and photographs, CLIP for all others. ``weights`` is a folder of weight files.
+    and photographs, CLIP for all others. ``weights`` is a folder of weight files. ``lam`` weighs
+    diversity (0: no features are needed); ``div`` None: "mean", or what the preset prescribes.
+    ``ray_address``: a Ray cluster that computes scores and features.
     """
 
     experts: tuple[str, ...] = ()
@@ -52,6 +57,25 @@ class Difficult:
     weights: Path | None = None
     device: str = "cpu"
     preset: Preset = "sound"
+    lam: float = 0.01
+    div: Div | None = None
+    ray_address: str | None = None
+
+    def experts_of(self, name: str, scenario: Scenario) -> tuple[str, ...]:
+        """The experts that select from a set."""
+        from iqa_checks.experts import default_experts
+
+        if not self.experts and name in BY_CIEDE2000:
+            return ("psnr", "ssim")
+        return self.experts or default_experts(name, scenario)
+
+    def embedder_of(self, name: str) -> str:
+        """The embedder for a set; '' where no features are needed."""
+        from iqa_checks.builtin import NAMES
+
+        if self.lam == 0:
+            return ""
+        return self.embedder or ("offline" if name in NAMES else "clip-vit-b-32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +186,15 @@ def n_at_hand(names: Sequence[str], source: StimulusSource) -> int:
     return sum(name not in absent for name in names)
 
 
+def check_at_hand(name: str, source: StimulusSource) -> None:
+    """`StimuliAbsent` where a published set is not there; says how to get it."""
+    from iqa_checks.layouts.published import published_sets
+    from iqa_checks.published import check_at_hand as check_published
+
+    if name in published_sets():
+        check_published(name, source)
+
+
 def _is_there(name: str, data: Path | None) -> bool:
     """Whether a set's files are there; a damaged one is, and its cells will say so."""
     return _where(name, data).startswith(("in ", "damaged: "))
@@ -230,30 +263,33 @@ def stimuli_for(name: str, scenario: Scenario, source: StimulusSource) -> Stimul
     """
     if source.difficult is None:
         return _uniform(name, scenario, source)
-    everything = replace(source, limit=EVERYTHING)
-    return _difficult(_uniform(name, scenario, everything), scenario, source, source.difficult)
+    return _difficult(name, scenario, source, source.difficult)
 
 
 def _difficult(
-    candidates: StimulusSet, scenario: Scenario, source: StimulusSource, how: Difficult
+    name: str, scenario: Scenario, source: StimulusSource, how: Difficult
 ) -> StimulusSet:
-    """The difficult samples among ``candidates``: as many as a uniform selection would have."""
+    """The difficult samples of a set: as many as a uniform selection would have."""
     from iqa_checks.builtin import NAMES
     from iqa_checks.difficult_stimuli import Selecting, difficult_stimuli
 
-    n = source.limit or (FULL if source.full or candidates.name == OWN else QUICK)
-    n_references, per_reference = (15, 10) if n >= FULL else (5, max(2, n // 5))
-    offline = candidates.name in NAMES
+    n = source.limit or (FULL if source.full or name == OWN else QUICK)
+    limit = CANDIDATES_PER_PICK * n if name in NAMES else EVERYTHING
+    candidates = _uniform(name, scenario, replace(source, limit=limit))
+    n_references = max(1, min(15 if n >= FULL else 5, len(set(candidates.references))))
     selecting = Selecting(
         cache_dir=source.cache_dir,
-        experts=how.experts,
-        embedder=how.embedder or ("offline" if offline else "clip-vit-b-32"),
+        experts=how.experts_of(name, scenario),
+        embedder=how.embedder_of(name),
         n_images=min(n, len(candidates)),
-        n_references=min(n_references, len(set(candidates.references))),
-        per_reference=per_reference,
+        n_references=n_references,
+        per_reference=max(2, n // n_references),
+        div=how.div or "mean",
+        lam=how.lam,
         weights_dir=how.weights,
         device=how.device,
         preset=how.preset,
+        ray_address=how.ray_address,
     )
     return difficult_stimuli(candidates, scenario, selecting).stimuli
 

@@ -43,18 +43,20 @@ _DEFAULTS: dict[str, Any] = {}  # of our options: a run that changes none is che
 _ROW = pytest.StashKey[dict[str, Any]]()
 _RECORD = pytest.StashKey[dict[str, Any]]()
 PLAN = pytest.StashKey[dict[str, Any]]()
+EXPERTS = pytest.StashKey[dict[str, Any]]()  # of a test: a `Measured` as plain Python
 
 
 class CellId(NamedTuple):
-    """What distinguishes one cell's test from another's."""
+    """What distinguishes one cell's test from another's; ``selection`` is '' or "difficult"."""
 
     scenario: str
     protocol: str
     strategy: str
     stimuli: str
+    selection: str = ""
 
     def __str__(self) -> str:
-        return "-".join(self)
+        return "-".join(filter(None, self))
 
 
 @dataclass
@@ -70,6 +72,7 @@ class _Run:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     planned: list[dict[str, Any]] = field(default_factory=list)
     images_seen: list[dict[str, Any]] = field(default_factory=list)
+    experts: list[dict[str, Any]] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     rendezvous: str = ""
     serving: bool = False
@@ -77,11 +80,13 @@ class _Run:
     closed: bool = False
     n_cells: int = 0
     n_at_hand: int = 0
+    n_measured: int = 0
     n_skipped: int = 0
     n_deselected: int = 0
+    n_left_out: int = 0
     summary: list[str] = field(default_factory=list)
     started_at: float = field(default_factory=time.time)
-    stimuli: dict[tuple[str, str], Any] = field(default_factory=dict)
+    stimuli: dict[tuple[str, str, str], Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -169,6 +174,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--iqa-selection", action="append", default=[], metavar="difficult|[NAME=]FILE|DIR",
         help="difficult samples (Eqs. 3-5), or a list such as FR_KADID_sampled_uniform.txt")
     add("--iqa-experts", default="", metavar="A,B", help="experts that select difficult samples")
+    add("--iqa-rivals", default="", metavar="A,B",
+        help="experts that the model is compared with (-m experts; default: the paper's)")
+    add("--iqa-best", metavar="FILE",
+        help="results.json of all prompting systems: the best one is compared with experts")
+    add("--iqa-lambda", type=float, default=0.01, metavar="X",
+        help="weight of diversity among difficult samples (default 0.01)")
+    add("--iqa-div", choices=("min", "mean", "cosine_to_mean"),
+        help="their distance to the picks so far (default mean)")
+    add("--iqa-ray", metavar="ADDRESS", help="Ray cluster that computes experts and features")
     add("--iqa-embedder", default="", metavar="NAME", help="their features: clip-vit-b-32, offline")
     add("--iqa-weights", metavar="DIR", help="folder of the weight files of experts and CLIP")
     add("--iqa-device", default="cpu", metavar="DEVICE", help="where experts run (default cpu)")
@@ -233,6 +247,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
     get = config.getoption
     statistic: Any = get("iqa_compare_statistic")
+    difficult = _difficult(config)
     source = StimulusSource(
         cache_dir=Path(get("iqa_cache") or default_cache()),
         ratings=Path(get("iqa_ratings")) if get("iqa_ratings") else None,
@@ -247,9 +262,9 @@ def settings_of(config: pytest.Config) -> Settings:
         photos=Path(get("iqa_photos")) if get("iqa_photos") else None,
         data=Path(get("iqa_data")) if get("iqa_data") else None,
         whole=get("iqa_whole"),
-        sets=tuple(name.strip() for name in get("iqa_sets").split(",") if name.strip()),
+        sets=_listed(get("iqa_sets")),
         selections=tuple(s for s in get("iqa_selection") if s != "difficult"),
-        difficult=_difficult(config) if "difficult" in get("iqa_selection") else None,
+        difficult=difficult if "difficult" in get("iqa_selection") else None,
     )
     policy: Any = "replay" if get("iqa_replay") else "reuse" if get("iqa_reuse") else "ask"
     default, reason = default_model()
@@ -285,6 +300,9 @@ def settings_of(config: pytest.Config) -> Settings:
         storage=Path(get("iqa_storage")),
         goal=get("iqa_goal"),
         margin=get("iqa_margin"),
+        difficult=difficult,
+        rivals=_listed(get("iqa_rivals")),
+        best=Path(get("iqa_best")) if get("iqa_best") else None,
         statistics=("srcc", "plcc") if statistic == "both" else (statistic,),
         method=get("iqa_compare_method"),
     )
@@ -292,7 +310,15 @@ def settings_of(config: pytest.Config) -> Settings:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "iqa(scenario, protocols=..., strategies=...): a cell of the image quality suite"
+        "markers",
+        "iqa(scenario, protocols=..., strategies=..., stimuli=..., selection='difficult', "
+        "system='best'): a cell of the image quality suite",
+    )
+    config.addinivalue_line(
+        "markers", "experts(scenario=..., stimuli=...): expert metrics on difficult samples"
+    )
+    config.addinivalue_line(
+        "markers", "difficult: left out of a run that does not ask for it (-m, or its file's name)"
     )
     config.stash[_STATE] = run = _Run(config)
     if not _is_worker(config):
@@ -311,8 +337,8 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """In a worker: count for the controller, which collects nothing itself."""
     config = items[0].config if items else None
     if config is not None and _is_worker(config):
-        left_out = sum(_CELL_ID.search(item.nodeid) is not None for item in items)
-        config.workeroutput["iqa_deselected"] = left_out  # type: ignore[attr-defined]
+        found: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]
+        found["iqa_deselected"] = found.get("iqa_deselected", 0) + _n_cells(items)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -332,15 +358,21 @@ def _difficult(config: pytest.Config) -> Difficult:
     from iqa_checks.datasets import Difficult
 
     get = config.getoption
-    weights = get("iqa_weights")
-    experts = tuple(filter(None, get("iqa_experts").split(",")))
     return Difficult(
-        experts,
-        get("iqa_embedder"),
-        Path(weights) if weights else None,
-        get("iqa_device"),
-        get("iqa_preset"),
+        experts=_listed(get("iqa_experts")),
+        embedder=get("iqa_embedder"),
+        weights=Path(get("iqa_weights")) if get("iqa_weights") else None,
+        device=get("iqa_device"),
+        preset=get("iqa_preset"),
+        lam=get("iqa_lambda"),
+        div=get("iqa_div"),
+        ray_address=get("iqa_ray"),
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Read "A, B"."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _show_power(config: pytest.Config, drop: float) -> int:
@@ -376,6 +408,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("iqa")
     if marker is None or "cell_id" not in metafunc.fixturenames:
         return
+    from iqa_checks.best_system import best_system
     from iqa_checks.datasets import names_for
     from iqa_checks.errors import IqaChecksError
     from iqa_checks.prompts import SCENARIOS, load_strategies
@@ -385,27 +418,65 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         settings = settings_of(metafunc.config)
         known = load_strategies(settings.strategies)
         scenario: Any = str(marker.kwargs.get("scenario"))
+        protocols = marker.kwargs.get("protocols", PROTOCOLS)
         strategies = marker.kwargs.get("strategies") or known
+        selection = marker.kwargs.get("selection", "")
+        if "system" in marker.kwargs:
+            _known_in_marker(metafunc, "system", [marker.kwargs["system"]], ["best"])
+            system = best_system(settings)
+            protocols, strategies = [system.protocol], [system.strategy]
+        _known_in_marker(metafunc, "selection", [selection], ["", "difficult"])
         _known_in_marker(metafunc, "scenario", [scenario], SCENARIOS)
-        _known_in_marker(metafunc, "protocol", marker.kwargs.get("protocols", ()), PROTOCOLS)
+        _known_in_marker(metafunc, "protocol", protocols, PROTOCOLS)
         _known_in_marker(metafunc, "strategy", strategies, known)
         ids = [
-            CellId(scenario, protocol, strategy, stimuli)
+            CellId(scenario, protocol, strategy, stimuli, selection)
             for stimuli in marker.kwargs.get("stimuli") or names_for(scenario, settings.source)
-            for protocol in marker.kwargs.get("protocols", PROTOCOLS)
+            for protocol in protocols
             for strategy in strategies
         ]
     except IqaChecksError as error:
-        metafunc.config.stash[_STATE].marker_error = str(error)
+        refuse_marker(metafunc, error)
         ids = []
     metafunc.parametrize("cell_id", ids, ids=map(str, ids))
 
 
-def pytest_collection_modifyitems(config: pytest.Config) -> None:
-    """A mistake in a suite's marker is the user's: one line, not a traceback of its collection."""
-    error = config.stash[_STATE].marker_error
-    if error:
-        raise pytest.UsageError(error)
+def refuse_marker(metafunc: pytest.Metafunc, why: Exception) -> None:
+    """End the run after collection with one line, exit status 4."""
+    metafunc.config.stash[_STATE].marker_error = str(why)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A mistake in a suite's marker is the user's: one line, not a traceback of its collection.
+
+    Tests marked ``difficult`` stay only where they are asked for, and the summary says so.
+    """
+    run = config.stash[_STATE]
+    if run.marker_error:
+        raise pytest.UsageError(run.marker_error)
+    left_out = [item for item in items if not _asked_for(item)]
+    if left_out:
+        items[:] = [item for item in items if _asked_for(item)]
+        run.n_left_out = len(left_out)
+        if _is_worker(config):
+            config.workeroutput["iqa_left_out"] = len(left_out)  # type: ignore[attr-defined]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _asked_for(item: pytest.Item) -> bool:
+    """Whether a test is to run: one marked ``difficult`` wants its marker or its file named."""
+    if item.get_closest_marker("difficult") is None:
+        return True
+    if re.search(r"(?<!not )\b(difficult|experts)\b", item.config.option.markexpr):
+        return True
+    folder = item.config.invocation_params.dir
+    return any(item.path == folder / arg.partition("::")[0] for arg in item.config.args)
+
+
+def _n_cells(items: Iterable[pytest.Item]) -> int:
+    """Cells among deselected tests; those that run only when asked for are not missing."""
+    return sum(_CELL_ID.search(item.nodeid) is not None for item in items if _asked_for(item))
 
 
 def _known_in_marker(
@@ -473,15 +544,15 @@ def _announce(config: pytest.Config, ids: list[str]) -> None:
 @pytest.fixture
 def stimuli(cell_id: CellId, pytestconfig: pytest.Config) -> StimulusSet:
     """The stimuli of a cell. Override it to test on a set of your own."""
-    from iqa_checks.datasets import stimuli_for
     from iqa_checks.errors import StimuliAbsent
 
     run = pytestconfig.stash[_STATE]
-    key = (cell_id.stimuli, cell_id.scenario)
+    selection: Any = cell_id.selection or "uniform"
+    key = (cell_id.stimuli, cell_id.scenario, selection)
     if key not in run.stimuli:
         try:
             scenario: Any = cell_id.scenario
-            run.stimuli[key] = stimuli_for(cell_id.stimuli, scenario, run.settings.source)
+            run.stimuli[key] = run.settings.stimuli(cell_id.stimuli, scenario, selection)
         except StimuliAbsent as error:
             run.stimuli[key] = error
     if isinstance(run.stimuli[key], StimuliAbsent):
@@ -523,7 +594,7 @@ def cell(cell_id: CellId, stimuli: StimulusSet, pytestconfig: pytest.Config) -> 
         repeats=settings.repeats,
         soft=settings.soft,
         strategies=settings.strategies,
-        selection="uniform" if settings.source.difficult is None else "difficult",
+        selection="difficult" if cell_id.selection or settings.source.difficult else "uniform",
     )
 
 
@@ -588,7 +659,8 @@ def pytest_runtest_makereport(
         report.iqa_row = item.stash.get(_ROW, None)
         report.iqa_record = item.stash.get(_RECORD, None)
         report.iqa_plan = item.stash.get(PLAN, None)
-    asking = {"cell_id", "observer_model"} & set(getattr(item, "fixturenames", ()))
+        report.iqa_experts = item.stash.get(EXPERTS, None)
+    asking = {"cell_id", "observer_model", "expert_set"} & set(getattr(item, "fixturenames", ()))
     if call.excinfo is not None and asking:
         from iqa_checks.errors import (
             InfrastructureError,
@@ -624,8 +696,12 @@ class _Collector:
         run = self.run
         row, plan = getattr(report, "iqa_row", None), getattr(report, "iqa_plan", None)
         if row is not None:
-            run.rows.append(row)
-            run.records[row["cell"]] = report.iqa_record
+            run.n_measured += 1
+            if row["cell"] not in run.records:  # two suites may measure one cell
+                run.rows.append(row)
+                run.records[row["cell"]] = report.iqa_record
+        if getattr(report, "iqa_experts", None) is not None:
+            run.experts.append(report.iqa_experts)
         if report.when == "call":
             found = [value for name, value in report.user_properties if name == IMAGES_SEEN]
             run.images_seen += map(json.loads, map(str, found))
@@ -634,7 +710,8 @@ class _Collector:
         elif report.skipped and _CELL_ID.search(report.nodeid):
             skipped = report.longrepr
             reason = str(skipped[2] if isinstance(skipped, tuple) else skipped)
-            run.absent[reason.removeprefix("Skipped: ")] = report.nodeid
+            for line in reason.removeprefix("Skipped: ").splitlines():
+                run.absent[line] = report.nodeid
             run.n_skipped += 1
         run.infrastructure_errors += bool(getattr(report, "iqa_infrastructure", False))
         run.usage_errors += bool(getattr(report, "iqa_usage", False))
@@ -642,7 +719,7 @@ class _Collector:
             self.session.shouldfail = f"the run ends: {run.fatal}"
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self.run.n_deselected += sum(_CELL_ID.search(item.nodeid) is not None for item in items)
+        self.run.n_deselected += _n_cells(items)
 
     def pytest_keyboard_interrupt(self) -> None:
         """Stop asking at once; what has been answered is kept, and the next run goes on."""
@@ -660,7 +737,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run.close(finished=whole)
     if run.rendezvous:
         Path(run.rendezvous).unlink(missing_ok=True)
-    if run.rows and not _is_worker(session.config):
+    if (run.rows or run.experts) and not _is_worker(session.config):
         session.exitstatus = _conclude(run, int(exitstatus))
     if run.fatal is not None or run.infrastructure_errors:
         session.exitstatus = _exit_status_of(run.fatal)
@@ -681,18 +758,20 @@ def _conclude(run: _Run, exitstatus: int) -> int:
     """Compare, write and save a run that measured something; returns its exit status."""
     from iqa_checks.baseline import partial_reasons
     from iqa_checks.release import conclude, run_of
+    from iqa_checks.report import difficult
 
     settings, config = run.settings, run.config
     partial = partial_reasons(
         exit_status=exitstatus,
         expected=run.n_cells - run.n_skipped,
-        measured=len(run.rows),
+        measured=run.n_measured,
         deselected=run.n_deselected,
         limit=settings.source.limit,
         failed=[row["cell"] for row in run.rows if not row["passed"]],
     )
     whole = run_of(run.rows, run.records, settings, run.asker, started_at=run.started_at,
-                   partial=partial, folder=config.rootpath)  # fmt: skip
+                   partial=partial, folder=config.rootpath,
+                   experts=difficult.in_order(run.experts))  # fmt: skip
     concluded = conclude(
         whole,
         settings,
@@ -710,7 +789,7 @@ def pytest_terminal_summary(
 ) -> None:
     run = config.stash[_STATE]
     if _is_worker(config) or not (
-        run.rows or run.planned or run.absent or run.images_seen or run.fatal
+        run.rows or run.planned or run.experts or run.absent or run.images_seen or run.fatal
     ):
         return
     from iqa_checks.multi_image import ImagesSeen
@@ -721,12 +800,19 @@ def pytest_terminal_summary(
     totals = run.asker.broker.totals if run.asker else None
     terminalreporter.section("image quality")
     color = terminalreporter.hasmarkup
-    for line in summary_lines(run.rows, run.absent, settings, totals, color=color):
+    for line in summary_lines(
+        run.rows, run.absent, settings, totals, color=color, experts=run.experts
+    ):
         terminalreporter.write_line(line)
     for line in images_lines([ImagesSeen.from_plain(found) for found in run.images_seen]):
         terminalreporter.write_line(line)
     for line in plan_lines(run.planned):
         terminalreporter.write_line(line)
+    if run.n_left_out:
+        terminalreporter.write_line(
+            f"not run: {run.n_left_out} tests on difficult samples (Tables 2 and 3); "
+            "-m difficult runs them, -m experts those that need no model"
+        )
     for line in run.summary:
         terminalreporter.write_line(line)
 
@@ -760,6 +846,7 @@ class _Xdist:
         run = node.config.stash[_STATE]
         left_out = getattr(node, "workeroutput", {}).get("iqa_deselected", 0)
         run.n_deselected = max(run.n_deselected, left_out)
+        run.n_left_out = getattr(node, "workeroutput", {}).get("iqa_left_out", run.n_left_out)
 
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """Start the broker as soon as a worker has collected a cell."""

@@ -52,14 +52,25 @@ def load_published(name: str, root: Path, cache_dir: Path, *, whole: bool = Fals
     return _described(reading, _opened(reading.rows, reading, cache_dir), (), ())
 
 
+def check_at_hand(name: str, source: StimulusSource) -> None:
+    """`StimuliAbsent` for a published set that is not there; opens no image."""
+    if source.data is None:
+        raise _without_folder(name)
+    locate(find_published(name), source.data)
+
+
+def _without_folder(name: str) -> StimuliAbsent:
+    how = find_published(name).get
+    return StimuliAbsent(f"{name} is not at hand: {how}, then give --iqa-data DIR")
+
+
 def published_cell(name: str, scenario: Scenario, source: StimulusSource) -> StimulusSet:
     """What a cell asks about: uniform by score, or the rows of a given list; exemplars held out.
 
     Raises `StimuliAbsent` where the set is not at hand or has no references and needs them.
     """
     if source.data is None:
-        published = find_published(name)
-        raise StimuliAbsent(f"{name} is not at hand: {published.get}, then give --iqa-data DIR")
+        raise _without_folder(name)
     reading = _read(name, source.data, whole=source.whole)
     if reading.found.published.scenario != scenario:
         raise StimuliAbsent(

@@ -34,6 +34,7 @@ from iqa_checks.errors import IqaChecksError, UsageError
 
 if TYPE_CHECKING:
     from iqa_checks.broker import LocalAsker
+    from iqa_checks.report.difficult import Measured
     from iqa_checks.settings import Settings
 
 
@@ -78,6 +79,7 @@ def run_of(
     started_at: float,
     partial: Sequence[str],
     folder: Path,
+    experts: Sequence[Measured] = (),
 ) -> Run:
     """The whole run as one record: what is written, saved and compared."""
     from iqa_checks.report.summary import in_order, versions
@@ -102,6 +104,7 @@ def run_of(
         commit=current_commit(folder),
         versions=versions(),
         partial=tuple(partial),
+        experts=tuple(experts),
     )
 
 

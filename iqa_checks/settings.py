@@ -10,22 +10,25 @@ import json
 import math
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iqa_checks.errors import UsageError, known_names
+from iqa_checks.errors import MissingExtra, UsageError, known_names
 
 if TYPE_CHECKING:
     from iqa_checks.broker import LocalAsker, Policy
-    from iqa_checks.cell import Cell
+    from iqa_checks.cell import Cell, Selection
     from iqa_checks.compare import StatisticName
     from iqa_checks.comparison import Method
-    from iqa_checks.datasets import StimulusSource
+    from iqa_checks.datasets import Difficult, StimulusSource
     from iqa_checks.decision import Goal
     from iqa_checks.gate import Gate
     from iqa_checks.gate_file import GateLine
     from iqa_checks.models import Access, ModelSpec
+    from iqa_checks.prompts import Scenario
     from iqa_checks.protocols import Preset
+    from iqa_checks.stimuli import StimulusSet
 
 
 MOST_IMAGES_CHECKED = 500
@@ -72,6 +75,21 @@ class Settings:
     model_reason: str = ""
     statistics: tuple[StatisticName, ...] = ("srcc",)
     method: Method = "jackknife"
+    difficult: Difficult | None = None
+    rivals: tuple[str, ...] = ()
+    best: Path | None = None
+
+    @property
+    def choosing(self) -> Difficult:
+        """How difficult samples are chosen, where a suite asks for them."""
+        from iqa_checks.datasets import Difficult
+
+        return self.difficult or Difficult(preset=self.preset)
+
+    @property
+    def on_difficult_samples(self) -> StimulusSource:
+        """The run's source, whatever ``--iqa-selection`` says."""
+        return replace(self.source, difficult=self.choosing)
 
     @property
     def identity(self) -> str:
@@ -107,6 +125,22 @@ class Settings:
             from iqa_checks.models.openai_chat import check_key
 
             check_key(self.spec, self.access)
+
+    def stimuli(
+        self, name: str, scenario: Scenario, selection: Selection = "uniform"
+    ) -> StimulusSet:
+        """The stimuli of a cell. ``difficult``: whatever ``--iqa-selection`` says.
+
+        Raises `StimuliAbsent` where the set, or what selects its difficult samples by default, is
+        not at hand, and `StimulusError` or `UsageError` as `iqa_checks.datasets.stimuli_for`.
+        """
+        if selection == "difficult":
+            from iqa_checks.rivals import difficult_samples
+
+            return difficult_samples(name, scenario, self)
+        from iqa_checks.datasets import stimuli_for
+
+        return stimuli_for(name, scenario, self.source)
 
     def gate(self, cell: Cell, n_cells: int) -> Gate:
         """What one cell must reach: the command line's limits, and the gate file's over them.
@@ -268,6 +302,8 @@ def check(settings: Settings) -> None:
             raise UsageError("--iqa-photos and --iqa-ratings: give one; each makes its own sets")
         from_folder(settings.source.photos, settings.source.seed)
     _check_numbers(settings)
+    if settings.difficult is not None:
+        _check_difficult(settings, settings.difficult)
     if settings.compare is not None:
         from iqa_checks.release import baseline_of
 
@@ -285,6 +321,27 @@ def _check_ratings(source: StimulusSource) -> None:
     rows, _, _, _ = read_ratings(table)
     if len(rows) <= MOST_IMAGES_CHECKED:  # of a large table only what is selected is opened
         check_presentation(verify(rows, name=str(source.ratings)))
+
+
+def _check_difficult(settings: Settings, how: Difficult) -> None:
+    """What is named for difficult samples exists, and is at hand: nothing is put in its place."""
+    if not 0 <= how.lam < math.inf:
+        raise UsageError(f"--iqa-lambda {how.lam:g}: expected a number of 0 or more")
+    if how.preset == "paper" and how.div not in (None, "cosine_to_mean"):
+        raise UsageError(
+            f"--iqa-div {how.div}: --iqa-preset paper is cosine_to_mean, as the released code; "
+            "leave one of the two out"
+        )
+    if how.ray_address is not None and find_spec("ray") is None:
+        raise MissingExtra("ray", "ray", f"--iqa-ray {how.ray_address}")
+    if settings.best is not None:
+        from iqa_checks.best_system import best_system
+
+        best_system(settings)
+    if how.experts or how.embedder or settings.rivals:
+        from iqa_checks.rivals import check_named
+
+        check_named((*how.experts, *settings.rivals), how.embedder, how.weights)
 
 
 def _check_numbers(settings: Settings) -> None:

@@ -231,7 +231,14 @@ def _ray(address: str) -> Iterator[int]:
     backend = require("ray.util.joblib", "computing on a Ray cluster", extra="ray")
     started = not ray.is_initialized()
     if started:
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"--iqa-ray {address}: no Ray cluster can be used there "
+                f"({str(error).strip().splitlines()[0]}); start one (ray start --head), "
+                "correct the address, or leave --iqa-ray out"
+            ) from None
     backend.register_ray()
     try:
         with joblib.parallel_config(backend="ray"):

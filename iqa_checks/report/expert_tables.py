@@ -246,8 +246,8 @@ def terminal(table: ExpertTable, *, color: bool = False) -> str:
 
     grid = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("", no_wrap=True)
-    for head in table.heads:
-        grid.add_column(head, justify="right", no_wrap=True)
+    for stimuli, statistic in table.columns:
+        grid.add_column(f"{stimuli}\n{statistic.upper()}", justify="right", no_wrap=True)
     for kind, lines in table.sections:
         grid.add_row(Text(SECTIONS[kind], style="italic"))
         for line in lines:

@@ -138,7 +138,6 @@ def _cell(
 ) -> Cell | None:
     """The cell of an id, or None where its stimuli are not at hand; sets are loaded once."""
     from iqa_checks.cell import Cell
-    from iqa_checks.datasets import stimuli_for
     from iqa_checks.errors import StimuliAbsent
     from iqa_checks.prompts import load_strategies
 
@@ -149,8 +148,10 @@ def _cell(
         return None
     key = (rest[len(strategy) + 1 :], scenario)
     if key not in loaded:
+        selection: Any = "difficult" if key[0].endswith("-difficult") else "uniform"
+        stimuli_name = key[0].removesuffix("-difficult")
         try:
-            loaded[key] = stimuli_for(key[0], cast(Any, scenario), settings.source)
+            loaded[key] = settings.stimuli(stimuli_name, cast(Any, scenario), selection)
         except StimuliAbsent:
             loaded[key] = None
     stimuli = loaded[key]

@@ -26,10 +26,15 @@ def summary_lines(
     totals: Totals | None,
     *,
     color: bool,
+    experts: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
     """Who was asked, the table, what must be known to read it, and what was not measured."""
+    from iqa_checks.report import difficult
+
     ordered = in_order(rows)
-    lines = [*headline(settings).splitlines(), *(replies_line(totals) if totals else ())]
+    only_experts = bool(experts) and not ordered and totals is None
+    lines = [] if only_experts else headline(settings).splitlines()
+    lines += replies_line(totals) if totals else ()
     if ordered:
         lines += terminal_table(ordered, color=color).rstrip().splitlines()
     if len({row.strategy for row in ordered}) > 1:
@@ -39,10 +44,14 @@ def summary_lines(
             "SRCC beside the paper's Table 1" if published else "SRCC by prompting system",
             *terminal(arranged, color=color).splitlines(),
         ]
-    said = [f"note: {note}" for note in _notes(ordered)]
+    measured = difficult.in_order(experts)
+    compared = difficult.compare_with_experts(ordered, measured, settings)
+    lines += compared.lines(color=color)
+    said = [f"note: {note}" for note in dict.fromkeys((*_notes(ordered), *compared.notes))]
     said += [f"warning: {text}" for text in _not_as_asked(ordered)]
     said += [f"warning: {row.cell}: {w}" for row in ordered for w in row.warnings]
-    said += [f"not measured: {reason}" for reason in sorted(absent)]
+    lacking = {reason for one in measured for reason in one.absent} | set(absent)
+    said += [f"not measured: {reason}" for reason in sorted(lacking)]
     return [*lines, *map(printable, said)]
 
 
@@ -99,11 +108,12 @@ def in_order(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
 def write_results(
     folder: Path, run: Run, settings: Settings, comparison: RunComparison | None = None
 ) -> list[Path]:
-    """Write ``results.{json,md,csv}`` and Table 1 as Markdown, CSV and LaTeX.
+    """Write ``results.{json,md,csv}``, and Tables 1 to 3 as Markdown, CSV and LaTeX.
 
     ``results.json`` is a run as baselines hold it (``data/results.schema.json``).
     """
     from iqa_checks.baseline import dumped
+    from iqa_checks.report import difficult
 
     ordered = run.rows
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +125,7 @@ def write_results(
     if ordered:
         arranged = table1(ordered)
         files |= {name: render(arranged) for name, render in TABLE1_FILES.items()}
+    files |= difficult.compare_with_experts(ordered, run.experts, settings).files()
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in files]
@@ -131,12 +142,15 @@ def append_summary(
 def markdown_summary(run: Run, settings: Settings, comparison: RunComparison | None = None) -> str:
     """For a pull-request comment or a job summary: the table, what failed and why, and the
     comparison with the baseline."""
+    from iqa_checks.report import difficult
     from iqa_checks.report.comparison_table import markdown
 
+    compared = difficult.compare_with_experts(run.rows, run.experts, settings)
     why = [f"**{row.verdict}** {row.cell}: {row.explanation}" for row in run.rows if not row.passed]
-    notes = (*why, *_not_as_asked(run.rows), *_notes(run.rows))
-    said = "".join(f"- {printable(text)}\n" for text in notes)
-    text = f"{headline(settings)}\n\n{markdown_table(run.rows)}\n{said}"
+    notes = dict.fromkeys((*_notes(run.rows), *compared.notes))
+    said = "".join(f"- {printable(text)}\n" for text in (*why, *_not_as_asked(run.rows), *notes))
+    cells = f"{headline(settings)}\n\n{markdown_table(run.rows)}" if run.rows else ""
+    text = "\n".join(filter(None, (cells, compared.markdown(), said)))
     return text if comparison is None else f"{text}\n{markdown(comparison)}\n"
 
 
