@@ -38,6 +38,7 @@ from iqa_checks.errors import (
     known_names,
 )
 from iqa_checks.models import Access, Backend, ModelSpec, Serving, TryAgain, has_local_extra
+from iqa_checks.models.in_process import InProcessModel, can_take
 from iqa_checks.models.openai_chat import OpenAIChat
 from iqa_checks.models.weights import folder_of, read_config, weight_bytes, weights_hash
 from iqa_checks.prompts import Prompt
@@ -129,8 +130,6 @@ def open_local(spec: ModelSpec, access: Access) -> Backend:
     parts = [f"weights:{digest}", engine.family, spec.parameters]
     fingerprint = json.dumps(parts, sort_keys=True)
     if engine.name == IN_PROCESS:
-        from iqa_checks.models.in_process import InProcessModel
-
         return InProcessModel(spec, folder, fingerprint, trusted=serving.trust_remote_code)
     return ServedModel(spec, access, LocalServer(engine, spec, folder, serving), fingerprint)
 
@@ -176,8 +175,8 @@ def choose(spec: ModelSpec, serving: Serving, folder: Path) -> Engine:
     named = serving.engine or spec.engine
     if named:
         return find_engine(named)
-    greedy = set(spec.parameters) <= {"temperature"} and not spec.parameters.get("temperature")
-    if greedy and weight_bytes(folder) < IN_PROCESS_BYTES and has_local_extra():
+    plain = all(can_take(name, value) for name, value in spec.parameters.items())
+    if plain and weight_bytes(folder) < IN_PROCESS_BYTES and has_local_extra():
         return ENGINES[IN_PROCESS]
     return ENGINES["vllm" if n_gpus() and _program("vllm") else "transformers"]
 

@@ -33,6 +33,7 @@ from iqa_checks.errors import (
     UsageError,
 )
 from iqa_checks.models import ModelSpec
+from iqa_checks.parsing.soft import pack
 from iqa_checks.prompts import Prompt
 from iqa_checks.replies import Reply
 from iqa_checks.stimuli import Image
@@ -41,15 +42,20 @@ MOST_TOGETHER = 32  # prompts in a batch
 KEPT_IMAGES = 256  # decoded; half a megabyte each at 512 x 384
 
 
+def can_take(name: str, value: Any) -> bool:
+    """Whether a parameter of models.yaml has a meaning in process."""
+    return name == "max_tokens" or (name == "temperature" and not value)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     """A prompt in the form of the model's inputs. Only those of one ``shape`` go together."""
 
     inputs: dict[str, Any]
     most_tokens: int
+    top_logprobs: int
     shape: tuple[Any, ...]
     answered: concurrent.futures.Future[Reply]
-    asked_at: float
 
 
 class InProcessModel:
@@ -72,10 +78,10 @@ class InProcessModel:
         self._thread = threading.Thread(target=self._work, name="iqa-model", daemon=True)
         self._loading = threading.Lock()
         for name, value in spec.parameters.items():
-            if name != "temperature" or value:
+            if not can_take(name, value):
                 raise UsageError(
                     f"--model {spec.name}: in process a model answers with temperature 0 and no "
-                    f"other parameter, not {name}={value}; add --iqa-engine transformers"
+                    f"parameter but max_tokens, not {name}={value}; add --iqa-engine transformers"
                 )
 
     async def start(self) -> None:
@@ -142,13 +148,14 @@ class InProcessModel:
             ) from None
         tensors = dict(inputs.items())
         room = self._room(tensors["input_ids"].shape[1])
-        shape = tuple((name, tuple(t.shape), t.dtype) for name, t in sorted(tensors.items()))
+        most = min(max(prompt.max_tokens, self._spec.parameters.get("max_tokens", 0)), room)
+        shapes = tuple((name, tuple(t.shape), t.dtype) for name, t in sorted(tensors.items()))
         return _Waiting(
             tensors,
-            min(prompt.max_tokens, room),
-            (prompt.max_tokens, *shape),
+            most,
+            prompt.top_logprobs,
+            (most, prompt.top_logprobs, *shapes),
             concurrent.futures.Future(),
-            time.perf_counter(),
         )
 
     def _room(self, n_tokens: int) -> int:
@@ -206,31 +213,48 @@ class InProcessModel:
             name: torch.cat([waiting.inputs[name] for waiting in batch]).to(device)
             for name in batch[0].inputs
         }
+        top = batch[0].top_logprobs
         settings = copy.deepcopy(self._model.generation_config)
         settings.update(
             do_sample=False, temperature=None, top_p=None, top_k=None,
             max_new_tokens=batch[0].most_tokens,
+            return_dict_in_generate=True, output_logits=top > 0,
         )  # fmt: skip
         with torch.inference_mode():
-            sequences = self._model.generate(**inputs, generation_config=settings)
+            made = self._model.generate(**inputs, generation_config=settings)
         self.n_batches += 1
         n_asked = inputs["input_ids"].shape[1]
         ends = _ends(settings)
         took_s = (time.perf_counter() - began) / len(batch)
-        return [self._reply(row[n_asked:].tolist(), n_asked, ends, took_s) for row in sequences]
+        replies = []
+        for k, row in enumerate(made.sequences):
+            tokens = row[n_asked:].tolist()
+            end = next((j + 1 for j, token in enumerate(tokens) if token in ends), None)
+            steps = [step[k] for step in made.logits[:end]] if top else []
+            replies.append(
+                Reply(
+                    self._processor.decode(tokens[:end], skip_special_tokens=True),
+                    "length" if end is None else "stop",
+                    self._folder.name,
+                    n_asked,
+                    len(tokens[:end]),
+                    took_s,
+                    time.time(),
+                    logprobs=pack([self._odds(*s, top) for s in zip(tokens, steps, strict=False)]),
+                )
+            )
+        return replies
 
-    def _reply(self, tokens: list[int], n_asked: int, ends: set[int], took_s: float) -> Reply:
-        end = next((k + 1 for k, token in enumerate(tokens) if token in ends), None)
-        answer = tokens[:end]
-        return Reply(
-            self._processor.decode(answer, skip_special_tokens=True),
-            "length" if end is None else "stop",
-            str(self._folder.name),
-            n_asked,
-            len(answer),
-            took_s,
-            time.time(),
-        )
+    def _odds(self, token: int, logits: Any, top: int) -> dict[str, Any]:
+        """A token of the reply and the likeliest in its place, as chat endpoints tell them."""
+        likely = logits.float().log_softmax(-1)
+        best = likely.topk(min(top, len(likely)))
+        named = [
+            {"token": self._processor.decode([k]), "logprob": p}
+            for k, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        written = {"token": self._processor.decode([token]), "logprob": float(likely[token])}
+        return {**written, "top_logprobs": named}
 
 
 def _ends(settings: Any) -> set[int]:

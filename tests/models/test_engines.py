@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -32,6 +33,7 @@ from iqa_checks.models import (
     weights,
 )
 from iqa_checks.models.engines import ENGINES, choose, find_engine, tensor_parallel
+from iqa_checks.models.loopback import Fault, LoopbackServer
 from iqa_checks.models.openai_chat import OpenAIChat
 from iqa_checks.models.weights import folder_of, weights_hash
 from iqa_checks.prompts import Prompt
@@ -237,6 +239,26 @@ def test_a_replay_starts_nothing(open_run, tmp_path, prompts):
 def test_somebody_elses_server_is_asked_without_an_engine(folder):
     backend = open_backend(find_model(str(folder)), Access(("http://127.0.0.1:1/v1",)))
     assert isinstance(backend, OpenAIChat)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "At most 1 image(s) may be provided in one prompt.",
+        "unsupported image format: image/png",
+        "This model's maximum context length is 4096 tokens; your request has 9133.",
+    ],
+)
+def test_an_endpoint_that_rejects_what_it_is_shown(tmp_path, prompts, said):
+    """Several images, PNG, more than its context: in its own words, on the first request."""
+    with LoopbackServer(faults=lambda _: Fault("status", 400, message=said)) as server:
+        asker = open_asker(
+            "openai:observer", store=str(tmp_path / "r.sqlite"), access=Access((server.url,))
+        )
+        with pytest.raises(EndpointError, match=re.escape(said)):
+            asker.ask(prompts)
+        asker.close(finished=False)
+        assert server.stats.requests == 1
 
 
 # --- Which engine, and how -----------------------------------------------------------------------

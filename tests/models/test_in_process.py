@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -68,11 +70,11 @@ def question(shown: Sequence[Image], text: str = "Rate the test image.", most: i
 
 
 def mixed(images: list[Image]) -> list[Prompt]:
-    """One to five images, three texts, two limits: what waits together fits only in part."""
+    """One to three images, two texts, two limits: what waits together fits only in part."""
     return [
         question(
-            [images[(k + j) % 10] for j in range(1 + k % 5)],
-            "Rate the test image." * (1 + k // 10),
+            [images[(k + j) % 10] for j in range(1 + k % 3)],
+            "Rate the test image." * (1 + k // 15),
             12 + k % 2,
         )
         for k in range(30)
@@ -113,6 +115,19 @@ def test_limits_are_kept_and_tokens_counted(open_run, images):
     assert (short.finish_reason, short.completion_tokens) == ("length", 3)
     assert long.text.startswith(short.text)
     assert short.prompt_tokens == long.prompt_tokens > 16  # the tokens of one image
+
+
+def test_odds_of_every_token_for_soft_answers(open_run, images):
+    """As chat endpoints tell them: what was written is the likeliest; shares sum to at most 1."""
+    prompts = [replace(question(images[k : k + 2]), top_logprobs=5) for k in range(2)]
+    for reply in open_run("in_process").ask(prompts):
+        tokens = json.loads(reply.logprobs)
+        assert len(tokens) == reply.completion_tokens
+        for token, *likely in tokens:
+            shares = [math.exp(p) for p in likely[1::2]]
+            assert token == likely[0]
+            assert shares == sorted(shares, reverse=True)
+            assert sum(shares) <= 1.001
 
 
 def test_more_than_the_context_holds(open_run, images):
