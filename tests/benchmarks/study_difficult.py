@@ -1,14 +1,18 @@
 """Do difficult samples behave as the paper says? On real tables of human scores.
 
 Run ``IQA_CHECKS_RATED_DATA=FOLDER python tests/benchmarks/study_difficult.py``, FOLDER holding
-``score_tables``. Three questions:
+``score_tables`` and ``qbench``. Three questions:
 
 1. Fig. 4: does variance normalisation move the picks to samples that people agree on, and does
    the scale of 0..100 matter? SPAQ and AGIQA-3K, expert = MOS with normal errors of SD 12 (0..100).
 2. Are the picks harder for an expert that took no part in the selection? KADID-10k, TID2013 and
-   CSIQ with published scores of SSIMULACRA (selects), DSSIM and Butteraugli (tested). People agree
-   most at the ends of the scale, so the picks have a wider range of MOS than random stimuli have,
+   CSIQ with published scores of SSIMULACRA (selects), DSSIM and Butteraugli (tested); AGIQA-3K with
+   Q-Bench's logits of seven models (LLaVA-1.5 selects). Three ways: as Eq. 5 on 0..100, without its
+   variance normalisation, and as the released code. Two measures: the mean absolute error on the
+   picks over that on all stimuli, and the SRCC on uniform stimuli less that on the picks. People
+   agree most at the ends of the scale, so the picks have a wider range of MOS than random stimuli,
    and range alone raises a correlation: they are compared with stimuli of equal MOS as well.
+   Intervals: picks and controls resampled, 95 %.
 3. What do the diversity term and the alignment (in the sample or out of fold) change?
 
 Features are normal noise around 60 centres where no images are at hand.
@@ -17,6 +21,7 @@ Features are normal noise around 60 centres where no images are at hand.
 from __future__ import annotations
 
 import csv
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +34,8 @@ from iqa_checks.difficult import DifficultPicks, select_difficult, select_diffic
 from iqa_checks.experts import fuse
 from iqa_checks.greedy import DIVS
 
-TABLES = Path(os.environ.get("IQA_CHECKS_RATED_DATA", ".")) / "score_tables"
+DATA = Path(os.environ.get("IQA_CHECKS_RATED_DATA", "."))
+TABLES = DATA / "score_tables"
 FloatArray = NDArray[np.float64]
 ERROR_SD, N_DRAWS = 12.0, 500
 
@@ -72,6 +78,25 @@ def full_reference(name: str, stem: str, low: float, high: float, sd: str | None
         tuple(row[reference].lower() for row in rows),
         {e: -column(e) for e in ("DSSIM", "SSIMULACRA", "Butteraugli")},
     )
+
+
+def with_mllms(table: Table, names: list[str], file: str) -> Table:
+    """The stimuli that all of Q-Bench's models scored: logit of "good" less that of "poor"."""
+    scores = {f.parent.name: _logits(f) for f in sorted((DATA / "qbench/raw").glob(f"*/{file}"))}
+    known = [k for k, name in enumerate(names) if all(name in x for x in scores.values())]
+    experts = {m: np.array([x[names[k]] for k in known]) for m, x in scores.items()}
+    return Table(table.name, table.mos[known], table.sd[known], table.unit, experts=experts)
+
+
+def _logits(path: Path) -> dict[str, float]:
+    """Objects without a list around them."""
+    text, start, found = path.read_text().strip(), 0, {}
+    decoder = json.JSONDecoder()
+    while start < len(text):
+        row, start = decoder.raw_decode(text, start)
+        found[row["img_path"]] = row["logit_good"] - row["logit_poor"]
+        start += len(text[start:]) - len(text[start:].lstrip(" \n,"))
+    return found
 
 
 def features(n: int, seed: int = 0) -> NDArray[np.float32]:
@@ -117,49 +142,81 @@ def _spread(sd: FloatArray, table: Table) -> str:
     return f"{np.mean(sd) * table.unit:.2f} [{low:.2f} {middle:.2f} {high:.2f}]"
 
 
+WAYS = ("Eq. 5", "no variance", "paper preset")
+
+
 def harder_for_others() -> None:
-    print("\n2. SRCC on all stimuli and on the picks, and how far it lies below that of controls")
-    kadid = full_reference("KADID-10k", "kadid10k", 1, 5, "var")
+    print("\n2. error on the picks over that on all; SRCC on controls less that on the picks")
+    generated = no_reference("AGIQA-3K", "AGIQA3K_mos_std.txt", 0, 4.489)
+    lines = (TABLES / "mllms_for_iqa/AGIQA3K_mos_std.txt").read_text().splitlines()
     tables = [
-        kadid,
-        full_reference("TID2013", "TID2013", 0, 9, None),
-        full_reference("CSIQ", "csiq", 1, 0, "dmos_std"),
+        (full_reference("KADID-10k", "kadid10k", 1, 5, "var"), "SSIMULACRA"),
+        (full_reference("TID2013", "TID2013", 0, 9, None), "SSIMULACRA"),
+        (full_reference("CSIQ", "csiq", 1, 0, "dmos_std"), "SSIMULACRA"),
+        (with_mllms(generated, [line.split()[0] for line in lines], "agi.json"), "llava_v1.5"),
     ]
-    for table in tables:
+    for table, selecting in tables:
         assert table.experts is not None
-        sd = None if np.isnan(table.sd).any() else table.sd
-        n = min(150, len(table.mos) // 4)
-        for selecting in (("SSIMULACRA",), ("SSIMULACRA", "DSSIM")):
-            fused = fuse({name: table.experts[name] for name in selecting}, table.mos)
-            picked = select_difficult(table.mos, sd, fused, features(len(table.mos)), n)
-            _report(table, "images", picked, n, selecting)
-        n_references = len(set(table.references))
-        half = min(15, n_references // 2)
-        per = 10
-        by_reference = select_difficult_by_reference(
-            table.mos, sd, fused, table.references, np.eye(n_references), half, per
-        )
-        _report(table, f"{half} references x {per}", by_reference, half * per, selecting)
+        aligned = {name: fuse({name: x}, table.mos) for name, x in table.experts.items()}
+        for way in WAYS:
+            if way == "no variance" and np.isnan(table.sd).any():
+                continue  # it is Eq. 5 there
+            picked = _picked(table, aligned[selecting], way)
+            _report(table, aligned, way, picked, selecting)
+        if table.references:
+            _by_reference(table, aligned, selecting)
+
+
+def _picked(table: Table, expert: FloatArray, way: str) -> DifficultPicks:
+    known = None if way == "no variance" or np.isnan(table.sd).any() else table.sd
+    n = min(150, len(table.mos) // 4)
+    rows = features(len(table.mos))
+    if way == "paper preset":
+        return select_difficult(table.mos, known, expert, rows, n, preset="paper", compare=False)
+    return select_difficult(table.mos, known, expert, rows, n, compare=False)
+
+
+def _by_reference(table: Table, aligned: dict[str, FloatArray], selecting: str) -> None:
+    n_references = len(set(table.references))
+    sd = None if np.isnan(table.sd).any() else table.sd
+    half = min(15, n_references // 2)
+    found = select_difficult_by_reference(
+        table.mos, sd, aligned[selecting], table.references, np.eye(n_references), half, 10
+    )
+    _report(table, aligned, f"Eqs. 3-4, {half} references x 10", found, selecting)
 
 
 def _report(
-    table: Table, how: str, picked: DifficultPicks, n: int, selecting: tuple[str, ...]
+    table: Table,
+    aligned: dict[str, FloatArray],
+    way: str,
+    picked: DifficultPicks,
+    selecting: str,
 ) -> None:
-    assert table.experts is not None
-    spread = picked.mos_spread
-    print(f"   {table.name}, {how}: SD of MOS {spread:.2f} of that of all stimuli")
-    for name, scores in table.experts.items():
-        role = "selects" if name in selecting else "not used"
-        hard = srcc(scores[picked.picks], table.mos[picked.picks])
+    mos, picks = table.mos, picked.picks
+    ends = [100 * np.mean(np.abs(x - 50) > 25) for x in (mos[picks], mos)]
+    print(
+        f"   {table.name}, {way}: SD of MOS {picked.mos_spread:.2f} of that of all stimuli; "
+        f"{ends[0]:.0f} % in the outer quarters of the scale (of all {ends[1]:.0f} %)"
+    )
+    for name, scores in aligned.items():
+        role = "selects" if name == selecting else "not used"
         parts = [
-            f"below {kind} {_drop(table, scores, picked.picks, n, matched)}"
-            for kind, matched in (("random", False), ("equal MOS", True))
+            f"SRCC {srcc(scores, mos):.3f}, picks {srcc(scores[picks], mos[picks]):.3f}",
+            f"error x {_error_ratio(scores - mos, picks)}",
+            f"below random {_drop(table, scores, picks, len(picks), False)}",
+            f"below equal MOS {_drop(table, scores, picks, len(picks), True)}",
         ]
-        whole = srcc(scores, table.mos)
-        print(
-            f"      {name:12} ({role:8}) all {whole:.3f}  picks {hard:.3f}  {'  '.join(parts)}",
-            flush=True,
-        )
+        print(f"      {name:18} ({role:8}) {'  '.join(parts)}", flush=True)
+
+
+def _error_ratio(error: FloatArray, picks: NDArray[np.intp]) -> str:
+    """Mean absolute error on resampled picks over that on all; mean and 95 % interval."""
+    rng = np.random.default_rng(0)
+    whole, own = np.mean(np.abs(error)), np.abs(error[picks])
+    ratios = [np.mean(rng.choice(own, len(own))) / whole for _ in range(N_DRAWS)]
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return f"{np.mean(ratios):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _drop(table: Table, scores: FloatArray, picks: NDArray[np.intp], n: int, matched: bool) -> str:
