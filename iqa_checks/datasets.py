@@ -342,7 +342,7 @@ def _own(scenario: Scenario, source: StimulusSource) -> StimulusSet:
         polarity=polarity,
         attribute=source.attribute,
         opinion="MOS" if polarity == "higher_better" else "DMOS",
-        sd_kind="none" if rows[0].opinion_sd is None else "per_opinion",
+        sd_kind="per_opinion" if any(r.opinion_sd is not None for r in rows) else "none",
         exemplars=_opened(held_out, scenario, source),
     )
     shown = check_presentation((*described.stimuli, *described.exemplars))

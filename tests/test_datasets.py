@@ -108,6 +108,16 @@ def test_small_tables_hold_out_nothing(source, folder):
     assert (len(stimuli), stimuli.exemplars) == (7, ())
 
 
+def test_first_row_alone_does_not_decide_whether_there_are_sds(source, folder):
+    """Its field may be empty; the SDs of the other rows are there all the same."""
+    head, *rows = (folder / "ratings.csv").read_text().splitlines()
+    lines = [f"{head},opinion_sd", f"{rows[0]},", *(f"{row},0.7" for row in rows[1:])]
+    (folder / "sd.csv").write_text("\n".join(lines))
+    stimuli = stimuli_for(OWN, "nr", replace(source, ratings=folder / "sd.csv"))
+    assert stimuli.sd_kind == "per_opinion"
+    assert stimuli_for(OWN, "nr", source).sd_kind == "none"
+
+
 def test_table_without_references_skips_fr(source, folder):
     """What to do is in the reason; the no-reference cells run."""
     text = (folder / "ratings.csv").read_text()
