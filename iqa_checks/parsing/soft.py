@@ -17,8 +17,8 @@ Rules
     followed an alternative digit is not known, so that it stands for the middle of the numbers that
     it begins ("8" of a written 75 for 84.5), or for one of another length near 10 and 100 ("1"
     beside a written 96 for 100). Over simulated observers that comes nearer to the mean of whole
-    numbers than the digits that followed the written one (RMS 0.7 to 1.6 points against 1.2 to
-    2.2, and 1 to 12 for the written answer).
+    numbers than the digits that followed the written one (RMS 0.7 to 1.6 points against 1.1 to
+    2.2, and 1 to 12 for the written answer; ``tests/benchmarks/study_soft.py``).
 3.  A preference is the sum over paths: at each token of the answer, alternatives that begin one of
     the three words count for it, and the written token leads on.
 4.  Candidates that are no answer are left out, and the rest are normalised.

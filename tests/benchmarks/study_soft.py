@@ -2,11 +2,11 @@
 
 Run ``OMP_NUM_THREADS=1 python tests/benchmarks/study_soft.py [--quick]``; the full run takes
 minutes. A simulated observer answers over HTTP (`LoopbackServer`) with log-probabilities of its
-tokens, and the built-in NR set is asked hard (once and repeated) and softly. The observer's
+tokens, and the built-in FR set is asked hard (once and repeated) and softly. The observer's
 percept errs by image and cannot be mended; its noise is all at the answer, which is what soft
 answers take out: a real model's gain is smaller where its noise is not.
 
-The second table compares readings of digit tokens with the mean of whole numbers.
+The table before it compares readings of digit tokens with the mean of whole numbers.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def served(observer: str, folder: str, *, digits: bool) -> Iterator[Asker]:
 
 
 def measure(stimuli: StimulusSet, protocol: ProtocolName, way: Way, observer: str) -> CellResult:
-    cell = Cell(stimuli, "nr", protocol, soft=way.soft, repeats=way.repeats)
+    cell = Cell(stimuli, "fr", protocol, soft=way.soft, repeats=way.repeats)
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(cell_module, "chance_level", few_permutations),
@@ -143,5 +143,5 @@ if __name__ == "__main__":
     quick = parser.parse_args().quick
     digits_table((1, 2, 4, 8, 12), 200 if quick else 1500)
     print()
-    stimuli = builtin_set("nr", default_cache(), name="builtin", full=False)
+    stimuli = builtin_set("fr", default_cache(), name="builtin", full=False)
     agreement_table(stimuli, 2 if quick else 4)
