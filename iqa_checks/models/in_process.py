@@ -3,6 +3,7 @@
 For models that answer in less time than a server needs to unpack the request. Weights, chat
 template, image processor, generation settings and float type are those that ``transformers serve``
 would use, and the answers were measured to be the same; so both share the keys of their replies.
+(Of a Qwen that server takes thoughts out of a reply and leaves special tokens in; this does not.)
 
 Prompts that wait together are answered together where every input has the same shape, as those of
 one cell mostly have: nothing is padded, since padding would change what a model computes. torch

@@ -20,6 +20,7 @@ CORPUS = (
     "Rate the quality of the test image. Score: 50. Answer: first, second or comparable.",
     "Images, in order: image 1 is the reference; image 2 is the test image. Ranks: A=0, B=1, C=2",
 )
+CHATML = ("<|im_start|>", "\\n", "<|im_end|>\\n")  # transformers serve looks for it in a Qwen
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>")
 
 
@@ -95,7 +96,7 @@ def build_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
         hf.Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=112 * 112),
         tokenizer,
         hf.Qwen2VLVideoProcessor(),
-        chat_template=_template("".join((marks[0], marks[2], marks[1]))),
+        chat_template=_template("".join((marks[0], marks[2], marks[1])), CHATML),
     )
     return _saved(folder, hf.Qwen2_5_VLForConditionalGeneration, config, processor, seed)
 
@@ -169,9 +170,11 @@ def build_gemma3(folder: Path, seed: int = 0) -> Path:
             "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128,
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
             "head_dim": 16, "max_position_embeddings": 2048, "sliding_window": 512,
+            "tie_word_embeddings": False,  # tied, random ones repeat the last token
             "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
         },
-        mm_tokens_per_image=4, image_token_index=soft, boi_token_index=boi, eoi_token_index=eoi,
+        tie_word_embeddings=False, mm_tokens_per_image=4,
+        image_token_index=soft, boi_token_index=boi, eoi_token_index=eoi,
     )  # fmt: skip
     processor = hf.Gemma3Processor(
         hf.Gemma3ImageProcessorPil(size={"height": 56, "width": 56}),
@@ -179,9 +182,7 @@ def build_gemma3(folder: Path, seed: int = 0) -> Path:
         image_seq_length=4,
         chat_template=_template("<start_of_image>"),
     )
-    return _saved(
-        folder, hf.Gemma3ForConditionalGeneration, config, processor, seed, min_new_tokens=8
-    )  # a random one would end at once
+    return _saved(folder, hf.Gemma3ForConditionalGeneration, config, processor, seed)
 
 
 def _clip() -> Any:
@@ -227,21 +228,21 @@ def _tokenizer(*special: str, **named: str) -> Any:
     )
 
 
-def _template(image: str) -> str:
+def _template(image: str, turn: tuple[str, str, str] = ("<", ">", "")) -> str:
+    """What opens a turn, before and after its role, and closes it; images where they stand."""
+    before, after, end = turn
     return (
-        "{%- for m in messages -%}{{- '<' + m.role + '>' -}}"
+        f"{{%- for m in messages -%}}{{{{- '{before}' + m.role + '{after}' -}}}}"
         "{%- if m.content is string -%}{{- m.content -}}{%- else -%}"
         "{%- for part in m.content -%}"
         "{%- if part.type == 'text' -%}{{- part.text -}}"
         f"{{%- else -%}}{{{{- '{image}' -}}}}{{%- endif -%}}"
-        "{%- endfor -%}{%- endif -%}{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- '<assistant>' -}}{%- endif -%}"
+        f"{{%- endfor -%}}{{%- endif -%}}{{{{- '{end}' -}}}}{{%- endfor -%}}"
+        f"{{%- if add_generation_prompt -%}}{{{{- '{before}assistant{after}' -}}}}{{%- endif -%}}"
     )
 
 
-def _saved(
-    folder: Path, model_class: Any, config: Any, processor: Any, seed: int, **generation: Any
-) -> Path:
+def _saved(folder: Path, model_class: Any, config: Any, processor: Any, seed: int) -> Path:
     """Random weights, large enough that an image changes the answer."""
     torch.manual_seed(seed)
     model = model_class(config)
@@ -251,9 +252,7 @@ def _saved(
                 parameter.normal_(0, 0.25)
             elif not parameter.any():  # gates and biases that start at 0 hide the images
                 parameter.normal_(0, 0.1)
-    model.generation_config = hf.GenerationConfig(
-        bos_token_id=1, eos_token_id=2, pad_token_id=0, **generation
-    )
+    model.generation_config = hf.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
