@@ -39,6 +39,7 @@ N_EXEMPLARS = 4
 EVERYTHING = 1_000_000  # more than any set holds
 CANDIDATES_PER_PICK = 3  # of a generated set, whose candidates have to be made first
 OWN = "ratings"
+REVERSED = ("builtin-texture",)  # metrics of pixels fall where these scores rise
 BY_CIEDE2000 = ("builtin-color", "photos-color")  # the scores of these are that expert's own
 
 
@@ -285,6 +286,7 @@ def _difficult(
         n_references=n_references,
         per_reference=max(2, n // n_references),
         div=how.div or "mean",
+        align="rank" if name in REVERSED else "logistic",  # a rising curve would be flat
         lam=how.lam,
         weights_dir=how.weights,
         device=how.device,

@@ -105,9 +105,11 @@ def difficult_stimuli(stimuli: StimulusSet, scenario: str, how: Selecting) -> Di
     )
     picks = _select(stimuli, fused, by_reference, how)
     kept = np.sort(picks.picks)
+    by_rank = " (aligned by rank)" if how.align == "rank" else ""
     chosen = stimuli.subset(
         [stimuli.stimuli[int(k)] for k in kept],
-        f"difficult for {' + '.join(names)}, features {how.embedder if how.lam else 'none'}",
+        f"difficult for {' + '.join(names)}{by_rank}, "
+        f"features {how.embedder if how.lam else 'none'}",
     )
     noted = replace(chosen, notes=(*chosen.notes, str(picks), *picks.warnings))
     return DifficultSet(noted, picks, names, {name: x[kept] for name, x in scores.items()})

@@ -77,7 +77,8 @@ def difficult_samples(name: str, scenario: Scenario, settings: Settings) -> Stim
     Raises
     ------
     StimuliAbsent
-        The set is not at hand, or what selects its samples is not: a line for each.
+        The set is not at hand, or what selects its samples is not (a line for each), or the
+        set's usual experts cannot select from it.
     UsageError, StimulusError
         As `iqa_checks.datasets.stimuli_for`.
     """
@@ -93,7 +94,15 @@ def difficult_samples(name: str, scenario: Scenario, settings: Settings) -> Stim
             "get them, or choose with --iqa-experts A,B and --iqa-embedder offline"
         )
         raise StimuliAbsent("\n".join([what, *lacking.values()]))
-    return stimuli_for(name, scenario, settings.on_difficult_samples)
+    try:
+        return stimuli_for(name, scenario, settings.on_difficult_samples)
+    except UsageError as error:
+        if how.experts:
+            raise
+        raise StimuliAbsent(
+            f"{name}: its difficult samples cannot be selected by its usual experts: {error}; "
+            "name others with --iqa-experts A,B"
+        ) from None
 
 
 def absence(expert: str, weights_dir: Path | None) -> str:

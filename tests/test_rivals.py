@@ -138,6 +138,20 @@ def test_what_selects_is_absent(settings):
     assert "605 MB" in rest[0]
 
 
+def test_usual_experts_that_cannot_select_leave_the_set_out(settings, monkeypatch):
+    """Named ones end the run: that is the user's to correct."""
+
+    def flat(*_):
+        raise UsageError("the expert gives 5 to all 12 stimuli")
+
+    monkeypatch.setattr(rivals, "stimuli_for", flat)
+    said = "ratings: its difficult samples cannot be selected by its usual experts: the expert"
+    with pytest.raises(StimuliAbsent, match=said):
+        rivals.difficult_samples("ratings", "nr", changed(settings, experts=()))
+    with pytest.raises(UsageError, match="the expert gives 5"):
+        rivals.difficult_samples("ratings", "nr", settings)
+
+
 def test_without_diversity_no_features_are_needed(settings):
     samples = rivals.difficult_samples("ratings", "fr", changed(settings, lam=0.0, embedder=""))
     assert any("features none" in note for note in samples.notes)

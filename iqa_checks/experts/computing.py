@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FEW = 16  # so many images are computed here, without starting processes
 CHUNK = 8  # images that a worker is given at once
+RAY_ANSWERS_S = 10.0  # how long a cluster may take to accept a connection
 _LOCK_S = 86_400.0  # how long to wait for another run that computes the same
 
 
@@ -231,6 +233,7 @@ def _ray(address: str) -> Iterator[int]:
     backend = require("ray.util.joblib", "computing on a Ray cluster", extra="ray")
     started = not ray.is_initialized()
     if started:
+        _check_address(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -246,6 +249,20 @@ def _ray(address: str) -> Iterator[int]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """`UsageError` where nothing listens: Ray itself would wait for many minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not (colon and port.isdecimal()):
+        return  # "auto", "local"
+    try:
+        socket.create_connection((host, int(port)), timeout=RAY_ANSWERS_S).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"--iqa-ray {address}: nothing answers there ({error}); start a cluster "
+            "(ray start --head), correct the address, or leave --iqa-ray out"
+        ) from None
 
 
 @contextlib.contextmanager
