@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -303,3 +304,5 @@ def test_expected_failure_passes_and_says_so():
     assert remark in str(good)
     doubtful = Gate(min_srcc=0.82, xfail="colour is beyond it", strict=True)
     assert judge(result(measured(0.8)), doubtful).status == "EXPECTED FAIL"
+    undecided = judge(result(measured(0.8)), replace(doubtful, strict=False))
+    assert (undecided.status, undecided.passed, undecided.remarks) == ("INCONCLUSIVE", True, ())
