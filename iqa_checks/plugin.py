@@ -493,7 +493,9 @@ def _known_in_marker(
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    cells = [item for item in session.items if _CELL_ID.search(item.nodeid)]
+    specs = [getattr(item, "callspec", None) for item in session.items]
+    found = [spec.params.get("cell_id") for spec in specs if spec is not None]
+    cells = [cell for cell in found if isinstance(cell, CellId)]  # a marker may name none
     run = session.config.stash[_STATE]
     run.n_cells = len(cells)
     run.n_at_hand = _n_at_hand(cells, run) if cells else 0
@@ -502,15 +504,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _announce(session.config, asking)
 
 
-def _n_at_hand(cells: Sequence[pytest.Item], run: _Run) -> int:
+def _n_at_hand(cells: Sequence[CellId], run: _Run) -> int:
     """Cells that can fail: those of an absent set are skipped, and share no false-alarm rate."""
     from iqa_checks.datasets import n_at_hand
     from iqa_checks.errors import IqaChecksError
 
-    ids = [getattr(item, "callspec", None) for item in cells]
-    names = [spec.params["cell_id"].stimuli for spec in ids if spec is not None]
     try:
-        return n_at_hand(names, run.settings.source)
+        return n_at_hand([cell.stimuli for cell in cells], run.settings.source)
     except IqaChecksError:  # each cell will say it
         return len(cells)
 

@@ -113,6 +113,15 @@ class Stored:
     reply: Reply
 
 
+def storable(text: Any) -> str:
+    """Text that any database takes: half surrogates and NUL are replaced."""
+    if not isinstance(text, str):
+        return ""
+    return (
+        text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    )
+
+
 class ReplyStore:
     """One run's view of the store. Not for use by several threads at once.
 

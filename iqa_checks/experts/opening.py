@@ -86,7 +86,8 @@ def _pyiqa(expert: Expert, found: Mapping[WeightFile, Path], device: str) -> Sco
         pyiqa = require("pyiqa", f"expert {expert.name}")
         if expert.metric == "qalign":
             _restore_what_qalign_calls()
-        with staged(dict(found)):
+        apart = llama_of_qalign() if expert.metric == "qalign" else contextlib.nullcontext()
+        with staged(dict(found)), apart:
             metric = pyiqa.create_metric(expert.metric, device=_device(device))
     if metric.lower_better != expert.lower_better:
         raise UsageError(
@@ -113,6 +114,32 @@ def _restore_what_qalign_calls() -> None:
         model.invert_attention_mask = invert_attention_mask
     if not hasattr(model, "get_head_mask"):
         model.get_head_mask = lambda _self, mask, n_layers: [mask] * n_layers
+
+
+@contextlib.contextmanager
+def llama_of_qalign() -> Iterator[None]:
+    """pyiqa puts its own Llama in the place of transformers' for the whole process.
+
+    Another model of this process (`models.in_process`) would no longer load: the replacement is
+    there while Q-Align is built, and what Q-Align inherits from it is given to its own class.
+    """
+    llama = require("transformers.models.llama.modeling_llama", "expert qalign")
+    config = require("transformers.models.llama.configuration_llama", "expert qalign")
+    owners = (llama, config, llama.LlamaModel, llama.LlamaForCausalLM)
+    before = [dict(vars(owner)) for owner in owners]
+    ours = require("pyiqa.archs.q_align.modeling_mplug_owl2", "expert qalign")
+    theirs = require("pyiqa.archs.q_align.modeling_llama2", "expert qalign")
+    ours.MPLUGOwl2LlamaModel.forward = theirs.model_forward
+    theirs.replace_llama_modality_adaptive()  # its import does it, once only
+    try:
+        yield
+    finally:
+        for owner, names in zip(owners, before, strict=True):
+            for name, value in list(vars(owner).items()):
+                if name not in names:
+                    delattr(owner, name)
+                elif value is not names[name]:
+                    setattr(owner, name, names[name])
 
 
 def _torchscript(expert: Expert, found: Mapping[WeightFile, Path], device: str) -> Score:

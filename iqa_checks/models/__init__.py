@@ -198,8 +198,6 @@ def folder_in_the_box() -> Path:
 
 def default_model() -> tuple[str, str]:
     """The model to ask when none is named, and why. Nothing heavy is imported."""
-    if not DEFAULT_IS_IN_THE_BOX:
-        return "observer", ""
     if not has_local_extra():
         return "observer", "the default without the extra local"
     try:
@@ -281,7 +279,6 @@ def _open_observer(spec: ModelSpec, access: Access) -> Backend:
 
 
 IN_THE_BOX, MODELS_IN_THE_BOX = "tiny-llava", "fixtures/models"
-DEFAULT_IS_IN_THE_BOX = False  # True makes IN_THE_BOX the default --model where it can run
 SIMULATED = ("observer", "random")
 PROVIDERS: dict[str, Callable[[ModelSpec, Access], Backend]] = {
     "openai": _open_openai,

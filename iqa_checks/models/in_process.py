@@ -36,7 +36,7 @@ from iqa_checks.errors import (
 from iqa_checks.models import ModelSpec
 from iqa_checks.parsing.soft import pack
 from iqa_checks.prompts import Prompt
-from iqa_checks.replies import Reply
+from iqa_checks.replies import Reply, storable
 from iqa_checks.stimuli import Image
 
 MOST_TOGETHER = 32  # prompts in a batch
@@ -78,6 +78,7 @@ class InProcessModel:
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="iqa-model", daemon=True)
         self._loading = threading.Lock()
+        self._preparing = threading.Lock()  # a fast tokenizer is not safe in several threads
         for name, value in spec.parameters.items():
             if not can_take(name, value):
                 raise UsageError(
@@ -134,13 +135,14 @@ class InProcessModel:
         parts: list[dict[str, Any]] = [{"type": "text", "text": prompt.text}]
         parts += [{"type": "image", "image": _decoded(image)} for image in prompt.images]
         try:
-            inputs = self._processor.apply_chat_template(
-                [{"role": "user", "content": parts}],
-                add_generation_prompt=True,
-                return_tensors="pt",
-                return_dict=True,
-                tokenize=True,
-            )
+            with self._preparing:
+                inputs = self._processor.apply_chat_template(
+                    [{"role": "user", "content": parts}],
+                    add_generation_prompt=True,
+                    return_tensors="pt",
+                    return_dict=True,
+                    tokenize=True,
+                )
         except Exception as error:
             said = " ".join(str(error).split())[:300]
             raise RequestFailed(
@@ -234,7 +236,7 @@ class InProcessModel:
             steps = [step[k] for step in made.logits[:end]] if top else []
             replies.append(
                 Reply(
-                    self._processor.decode(tokens[:end], skip_special_tokens=True),
+                    storable(self._processor.decode(tokens[:end], skip_special_tokens=True)),
                     "length" if end is None else "stop",
                     self._folder.name,
                     n_asked,

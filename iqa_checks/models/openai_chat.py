@@ -37,7 +37,7 @@ from iqa_checks.models import Access, ModelSpec, TryAgain
 from iqa_checks.models.negotiation import Parameters, Terms
 from iqa_checks.parsing.soft import pack
 from iqa_checks.prompts import Prompt
-from iqa_checks.replies import Reply
+from iqa_checks.replies import Reply, storable
 from iqa_checks.stimuli import Image
 
 if TYPE_CHECKING:
@@ -186,28 +186,19 @@ def read_completion(body: bytes, latency_s: float) -> Reply:
     if isinstance(content, list):  # some endpoints answer in parts
         parts = (part.get("text") for part in content if isinstance(part, dict))
         content = "".join(text for text in parts if isinstance(text, str))
-    text = _storable(content or refusal or "")
-    reason = _storable(choice.get("finish_reason") or "stop")[:40]
+    text = storable(content or refusal or "")
+    reason = storable(choice.get("finish_reason") or "stop")[:40]
     counted = usage if isinstance(usage, dict) else {}
     given = choice.get("logprobs")
     return Reply(
         text[:MAX_REPLY_CHARS],
         reason if len(text) <= MAX_REPLY_CHARS else "length",
-        _storable(answer.get("model") or "")[:200],
+        storable(answer.get("model") or "")[:200],
         _token_count(counted.get("prompt_tokens")),
         _token_count(counted.get("completion_tokens")),
         latency_s,
         time.time(),
         logprobs=pack(given.get("content") if isinstance(given, dict) else None),
-    )
-
-
-def _storable(text: Any) -> str:
-    """Text that any database takes: half surrogates and NUL are replaced."""
-    if not isinstance(text, str):
-        return ""
-    return (
-        text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
     )
 
 

@@ -274,13 +274,17 @@ def _tensor(path: Path) -> Any:
 
 def test_qalign_is_loaded_from_its_folder(tmp_path, pair, offline):
     """A tiny model of its architecture, in the layout of its repository."""
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaModel
+
     from iqa_checks.experts import opening, weights
 
     folder = tmp_path / "q-future/one-align"
     folder.mkdir(parents=True)
     n_words = _words(folder)
     file = find_expert("qalign").weights[0]
-    with opening.quiet(), weights.staged({file: folder}):  # it takes its tokenizer from there
+    before = LlamaModel.forward
+    # it takes its tokenizer from the folder
+    with opening.quiet(), weights.staged({file: folder}), opening.llama_of_qalign():
         from pyiqa.archs.q_align import configuration_mplug_owl2 as configuration
         from pyiqa.archs.q_align.modeling_mplug_owl2 import MPLUGOwl2LlamaForCausalLM
 
@@ -293,6 +297,10 @@ def test_qalign_is_loaded_from_its_folder(tmp_path, pair, offline):
     assert score([pair]) == [pytest.approx(expected, rel=1e-3)]  # half precision
     assert 1 < expected < 5
     assert offline == []
+    assert LlamaModel.forward is before
+    assert AutoModelForCausalLM.from_config(
+        LlamaConfig(hidden_size=32, num_attention_heads=2, num_hidden_layers=1)
+    ).model.layers  # others still load
 
 
 def _tiny(configuration: Any, n_words: int) -> Any:

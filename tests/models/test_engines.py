@@ -336,7 +336,6 @@ def test_what_suits(folder, monkeypatch):
 def test_the_default_model_is_said_with_its_reason(monkeypatch):
     import iqa_checks.models as models
 
-    monkeypatch.setattr(models, "DEFAULT_IS_IN_THE_BOX", True)
     monkeypatch.setattr(models, "has_local_extra", lambda: False)
     assert default_model() == ("observer", "the default without the extra local")
     monkeypatch.setattr(models, "has_local_extra", lambda: True)

@@ -14,8 +14,9 @@ SUITE = Path(fixtures.experts.__file__).parents[1] / "suites" / "test_difficult_
 
 
 @pytest.fixture
-def experts(repository, rated):
+def experts(repository, rated, monkeypatch):
     """The expert rows of the rated scenes, in a process of their own: Ray is never unloaded."""
+    monkeypatch.setenv("PYTHONPATH", str(SUITE.parents[1]))
     repository.makeconftest('pytest_plugins = ["fixtures.experts"]')
     (repository.path / SUITE.name).write_text(SUITE.read_text())
 
