@@ -27,7 +27,6 @@ import pytest
 if TYPE_CHECKING:
     from iqa_checks.broker import Asker, LocalAsker
     from iqa_checks.cell import Cell, CellResult
-    from iqa_checks.datasets import Difficult
     from iqa_checks.gate import Verdict
     from iqa_checks.settings import Settings
     from iqa_checks.stimuli import StimulusSet
@@ -138,174 +137,22 @@ def _option_names(parser: pytest.Parser) -> set[str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    # fmt: off
+    from iqa_checks.options import OPTIONS
+
     group = parser.getgroup("iqa", "image quality checks (iqa_checks)")
-
     taken = _option_names(parser)
-
-    def add(*names: str, **attributes: Any) -> None:
+    for names, attributes in OPTIONS:
         # --model and --seed may be another plugin's: then only our own spelling is ours
         group.addoption(*(name for name in names if name not in taken), **attributes)
-        option = group.options[-1]
-        _DEFAULTS[option.dest] = option.default
-
-    add("--model", "--iqa-model", dest="iqa_model", metavar="MODEL",
-        help="name from models.yaml, openai:ID, or observer[:noise=5,...] (default: observer)")
-    add("--iqa-base-url", action="append", default=[], metavar="URL",
-        help="OpenAI-compatible endpoint; give it several times to share the load")
-    add("--iqa-engine", default="", metavar="NAME|COMMAND",
-        help="what serves local weights: vllm, transformers, sglang, lmdeploy, in_process, or "
-             "'mycmd --model {model} --port {port}' (default: what suits)")
-    add("--iqa-engine-timeout", type=float, default=600.0, metavar="S",
-        help="seconds that it may take to get ready (default 600)")
-    add("--iqa-trust-remote-code", action="store_true",
-        help="run the code that comes with a model's weights")
-    add("--iqa-ratings", metavar="FILE", help="CSV of your own images: image, mos[, reference]")
-    add("--iqa-columns", default="", metavar="OURS=THEIRS,...", help="column names of that file")
-    add("--iqa-scale", metavar="LOW:HIGH", help="scale of its scores")
-    add("--iqa-polarity", choices=("higher_better", "lower_better"), help="which end is good")
-    add("--iqa-attribute", default="general", metavar="NAME",
-        help="what its scores are about: general, structure, color_difference, ...")
-    add("--iqa-resize", choices=("reference",),
-        help="resize distorted images to their reference; recorded in the results")
-    add("--iqa-data", metavar="DIR", help="folder of published data sets, or one set's own folder")
-    add("--iqa-whole", action="store_true", help="refuse a published set that is not complete")
-    add("--iqa-sets", default="", metavar="NAME,...", help="judge these stimulus sets only")
-    add("--iqa-selection", action="append", default=[], metavar="difficult|[NAME=]FILE|DIR",
-        help="difficult samples (Eqs. 3-5), or a list such as FR_KADID_sampled_uniform.txt")
-    add("--iqa-experts", default="", metavar="A,B", help="experts that select difficult samples")
-    add("--iqa-rivals", default="", metavar="A,B",
-        help="experts that the model is compared with (-m experts; default: the paper's)")
-    add("--iqa-best", metavar="FILE",
-        help="results.json of all prompting systems: the best one is compared with experts")
-    add("--iqa-lambda", type=float, default=0.01, metavar="X",
-        help="weight of diversity among difficult samples (default 0.01)")
-    add("--iqa-div", choices=("min", "mean", "cosine_to_mean"),
-        help="their distance to the picks so far (default mean)")
-    add("--iqa-ray", metavar="ADDRESS", help="Ray cluster that computes experts and features")
-    add("--iqa-embedder", default="", metavar="NAME", help="their features: clip-vit-b-32, offline")
-    add("--iqa-weights", metavar="DIR", help="folder of the weight files of experts and CLIP")
-    add("--iqa-device", default="cpu", metavar="DEVICE", help="where experts run (default cpu)")
-    add("--iqa-list", choices=("sets", "models", "experts", "strategies"),
-        help="list what there is, and end")
-    add("--iqa-photos", metavar="DIR",
-        help="folder of pristine photographs: makes the built-in sets from them, no ratings needed")
-    add("--iqa-full", action="store_true", help="150 stimuli a set instead of 30")
-    add("--iqa-limit", type=int, metavar="N", help="at most N stimuli a set")
-    add("--seed", "--iqa-seed", dest="iqa_seed", type=int, default=0, metavar="N",
-        help="decides stimuli, pairs and orders (default 0)")
-    add("--iqa-preset", choices=("sound", "paper"), default="sound",
-        help="sound statistics, or the published procedure with its quirks")
-    add("--iqa-scaling", default="thurstone_map", metavar="METHOD",
-        help="from comparisons to a quality scale")
-    add("--iqa-repeats", type=int, default=1, metavar="R", help="ask every trial R times")
-    add("--iqa-soft", action="store_true",
-        help="expected ratings and shares of preference, from the model's token probabilities")
-    add("--iqa-strategies", metavar="FILE", help="YAML with prompting strategies of your own")
-    add("--iqa-store", default=".iqa/replies.sqlite", metavar="PATH|URL", help="the reply store")
-    add("--iqa-reuse", action="store_true", help="use replies of finished runs, ask the rest")
-    add("--iqa-replay", action="store_true", help="use stored replies only, ask nothing")
-    add("--iqa-fresh", action="store_true", help="do not continue an interrupted run")
-    add("--iqa-concurrency", type=int, default=32, metavar="N", help="most requests at once")
-    add("--iqa-budget", type=int, metavar="N", help="most new requests")
-    add("--iqa-timeout", type=float, default=120.0, metavar="S", help="seconds for one request")
-    add("--iqa-price", metavar="PROMPT:REPLY",
-        help="US dollars for a million prompt and reply tokens, for estimates and cost gates")
-    add("--iqa-gates", metavar="FILE", help="YAML of gates by cell; see fixtures/gates")
-    add("--iqa-min-srcc", type=float, metavar="X", help="fail cells significantly below")
-    add("--iqa-min-plcc", type=float, metavar="X", help="fail cells significantly below")
-    add("--iqa-max-unparsed", type=float, default=0.1, metavar="X",
-        help="largest share of unusable replies (default 0.1)")
-    add("--iqa-strict", action="store_true", help="fail on INCONCLUSIVE")
-    add("--iqa-alpha", type=float, default=0.05, metavar="X", help="false-alarm rate of a run")
-    add("--iqa-cache", metavar="DIR", help="folder for generated images")
-    add("--iqa-save", metavar="NAME", help="save the run as the next numbered baseline NAME")
-    add("--iqa-save-partial", action="store_true", help="save a partial or failed run too")
-    add("--iqa-compare", metavar="NAME|N|FILE", help="fail on cells significantly worse than it")
-    add("--iqa-storage", default=".iqa/baselines", metavar="DIR", help="folder of baselines")
-    add("--iqa-goal", choices=("regression", "non_inferiority", "superiority"),
-        default="regression", help="what the comparison must show")
-    add("--iqa-margin", type=float, default=0.05, metavar="X",
-        help="a drop that matters (default 0.05)")
-    add("--iqa-compare-statistic", choices=("srcc", "plcc", "both"), default="srcc",
-        help="what is compared: the headline SRCC, the PLCC, or both")
-    add("--iqa-compare-method", choices=("jackknife", "bootstrap"), default="jackknife",
-        help="standard error of a pooled difference")
-    add("--iqa-power", type=float, metavar="DROP",
-        help="with --iqa-compare: what it takes to see that drop; asks nothing")
-    add("--iqa-plan", action="store_true", help="show what would be asked and ask nothing")
-    add("--iqa-out", metavar="DIR", help="write results.json, results.md and results.csv there")
+        added = group.options[-1]
+        _DEFAULTS[added.dest] = added.default
 
 
-# fmt: on
 def settings_of(config: pytest.Config) -> Settings:
     """The options as one record."""
-    from iqa_checks.datasets import StimulusSource, as_attribute, default_cache, read_columns
-    from iqa_checks.layouts import parse_scale
-    from iqa_checks.models import default_model
-    from iqa_checks.settings import Settings, read_price
+    from iqa_checks.options import settings_from
 
-    get = config.getoption
-    statistic: Any = get("iqa_compare_statistic")
-    difficult = _difficult(config)
-    source = StimulusSource(
-        cache_dir=Path(get("iqa_cache") or default_cache()),
-        ratings=Path(get("iqa_ratings")) if get("iqa_ratings") else None,
-        columns=read_columns(get("iqa_columns")),
-        scale=parse_scale(get("iqa_scale")) if get("iqa_scale") else None,
-        polarity=get("iqa_polarity"),
-        attribute=as_attribute(get("iqa_attribute")),
-        resize_to_reference=get("iqa_resize") == "reference",
-        full=get("iqa_full"),
-        limit=get("iqa_limit"),
-        seed=get("iqa_seed"),
-        photos=Path(get("iqa_photos")) if get("iqa_photos") else None,
-        data=Path(get("iqa_data")) if get("iqa_data") else None,
-        whole=get("iqa_whole"),
-        sets=_listed(get("iqa_sets")),
-        selections=tuple(s for s in get("iqa_selection") if s != "difficult"),
-        difficult=difficult if "difficult" in get("iqa_selection") else None,
-    )
-    policy: Any = "replay" if get("iqa_replay") else "reuse" if get("iqa_reuse") else "ask"
-    default, reason = default_model()
-    return Settings(
-        model=get("iqa_model") or default,
-        model_reason="" if get("iqa_model") else reason,
-        source=source,
-        seed=get("iqa_seed"),
-        preset=get("iqa_preset"),
-        scaling=get("iqa_scaling"),
-        repeats=get("iqa_repeats"),
-        soft=get("iqa_soft"),
-        strategies=Path(get("iqa_strategies")) if get("iqa_strategies") else None,
-        base_urls=tuple(get("iqa_base_url")),
-        engine=get("iqa_engine"),
-        engine_timeout_s=get("iqa_engine_timeout"),
-        trust_remote_code=get("iqa_trust_remote_code"),
-        store=get("iqa_store"),
-        policy=policy,
-        fresh=get("iqa_fresh"),
-        concurrency=get("iqa_concurrency"),
-        budget=get("iqa_budget"),
-        timeout_s=get("iqa_timeout"),
-        price=read_price(get("iqa_price")) if get("iqa_price") else None,
-        gates=Path(get("iqa_gates")) if get("iqa_gates") else None,
-        min_srcc=get("iqa_min_srcc"),
-        min_plcc=get("iqa_min_plcc"),
-        max_unparsed=get("iqa_max_unparsed"),
-        strict=get("iqa_strict"),
-        alpha=get("iqa_alpha"),
-        out=Path(get("iqa_out")) if get("iqa_out") else None,
-        compare=get("iqa_compare"),
-        storage=Path(get("iqa_storage")),
-        goal=get("iqa_goal"),
-        margin=get("iqa_margin"),
-        difficult=difficult,
-        rivals=_listed(get("iqa_rivals")),
-        best=Path(get("iqa_best")) if get("iqa_best") else None,
-        statistics=("srcc", "plcc") if statistic == "both" else (statistic,),
-        method=get("iqa_compare_method"),
-    )
+    return settings_from(config.getoption)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -352,27 +199,6 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
     print("\n".join(LISTS[config.getoption("iqa_list")](settings_of(config))))
     return 0
-
-
-def _difficult(config: pytest.Config) -> Difficult:
-    from iqa_checks.datasets import Difficult
-
-    get = config.getoption
-    return Difficult(
-        experts=_listed(get("iqa_experts")),
-        embedder=get("iqa_embedder"),
-        weights=Path(get("iqa_weights")) if get("iqa_weights") else None,
-        device=get("iqa_device"),
-        preset=get("iqa_preset"),
-        lam=get("iqa_lambda"),
-        div=get("iqa_div"),
-        ray_address=get("iqa_ray"),
-    )
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    """Read "A, B"."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _show_power(config: pytest.Config, drop: float) -> int:

@@ -86,8 +86,7 @@ def _pyiqa(expert: Expert, found: Mapping[WeightFile, Path], device: str) -> Sco
         pyiqa = require("pyiqa", f"expert {expert.name}")
         if expert.metric == "qalign":
             _restore_what_qalign_calls()
-        apart = llama_of_qalign() if expert.metric == "qalign" else contextlib.nullcontext()
-        with staged(dict(found)), apart:
+        with staged(dict(found)), transformers_kept(qalign=expert.metric == "qalign"):
             metric = pyiqa.create_metric(expert.metric, device=_device(device))
     if metric.lower_better != expert.lower_better:
         raise UsageError(
@@ -117,20 +116,22 @@ def _restore_what_qalign_calls() -> None:
 
 
 @contextlib.contextmanager
-def llama_of_qalign() -> Iterator[None]:
-    """pyiqa puts its own Llama in the place of transformers' for the whole process.
+def transformers_kept(*, qalign: bool) -> Iterator[None]:
+    """pyiqa puts a Llama of its own in the place of transformers' for the whole process.
 
-    Another model of this process (`models.in_process`) would no longer load: the replacement is
-    there while Q-Align is built, and what Q-Align inherits from it is given to its own class.
+    It does so when its Q-Align is imported, as some other metrics do too (MS-SSIM among them), and
+    no other Llama of the process would load any more (`models.in_process`). Here the replacement
+    ends with the building of the metric; what Q-Align inherits from it is given to its own class.
     """
-    llama = require("transformers.models.llama.modeling_llama", "expert qalign")
-    config = require("transformers.models.llama.configuration_llama", "expert qalign")
+    llama = require("transformers.models.llama.modeling_llama", "pyiqa")
+    config = require("transformers.models.llama.configuration_llama", "pyiqa")
     owners = (llama, config, llama.LlamaModel, llama.LlamaForCausalLM)
     before = [dict(vars(owner)) for owner in owners]
-    ours = require("pyiqa.archs.q_align.modeling_mplug_owl2", "expert qalign")
-    theirs = require("pyiqa.archs.q_align.modeling_llama2", "expert qalign")
-    ours.MPLUGOwl2LlamaModel.forward = theirs.model_forward
-    theirs.replace_llama_modality_adaptive()  # its import does it, once only
+    if qalign:
+        ours = require("pyiqa.archs.q_align.modeling_mplug_owl2", "expert qalign")
+        theirs = require("pyiqa.archs.q_align.modeling_llama2", "expert qalign")
+        ours.MPLUGOwl2LlamaModel.forward = theirs.model_forward
+        theirs.replace_llama_modality_adaptive()  # its import does it, but only the first time
     try:
         yield
     finally:

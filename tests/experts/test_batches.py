@@ -13,6 +13,7 @@ from iqa_checks import features
 from iqa_checks.errors import StimulusError, UsageError
 from iqa_checks.experts import EXPERTS, computing, how_computed, score_stimuli, scoring
 from iqa_checks.experts.computing import Item, Opener, Where, compute_once, measure
+from iqa_checks.experts.opening import open_expert
 from iqa_checks.features import EMBEDDERS, Embedder, embed_images
 from iqa_checks.stimuli import Rated, StimulusSet, verify
 
@@ -128,3 +129,11 @@ def test_a_gpu_scores_as_the_cpu_does(mixed, tmp_path, name):
     np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-3, atol=1e-5)
     (said,) = how_computed(name, cache_dir=tmp_path, device="cuda")
     assert f"{name}: batches of {features.BATCH} on cuda lie within" in said
+
+
+def test_other_models_of_the_process_load_after_pyiqa():
+    """MS-SSIM imports pyiqa's Q-Align, which replaces transformers' Llama."""
+    pytest.importorskip("pyiqa")
+    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
+    open_expert("pyiqa-ms_ssim", None, "cpu")
+    assert llama.LlamaModel.forward.__module__ == llama.__name__

@@ -284,7 +284,7 @@ def test_qalign_is_loaded_from_its_folder(tmp_path, pair, offline):
     file = find_expert("qalign").weights[0]
     before = LlamaModel.forward
     # it takes its tokenizer from the folder
-    with opening.quiet(), weights.staged({file: folder}), opening.llama_of_qalign():
+    with opening.quiet(), weights.staged({file: folder}), opening.transformers_kept(qalign=True):
         from pyiqa.archs.q_align import configuration_mplug_owl2 as configuration
         from pyiqa.archs.q_align.modeling_mplug_owl2 import MPLUGOwl2LlamaForCausalLM
 

@@ -27,8 +27,9 @@ def suite(pytester: pytest.Pytester):
 
     def run(*options: str) -> pytest.RunResult:
         return pytester.runpytest_subprocess(
-            "-q", "--iqa-cache", str(pytester.path / "cache"), "--iqa-fresh", *options
-        )
+            "-q", "--iqa-cache", str(pytester.path / "cache"), "--iqa-fresh",
+            "--model", "observer", *options,
+        )  # fmt: skip
 
     run.path = pytester.path  # type: ignore[attr-defined]
     return run
