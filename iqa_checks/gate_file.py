@@ -65,7 +65,11 @@ def read_gates(path: Path, known: Mapping[str, Sequence[str]]) -> tuple[GateLine
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--iqa-gates {path} cannot be read: {error}") from None
+        said = " ".join(str(error).split())  # PyYAML spreads its message over lines
+        raise UsageError(
+            f"--iqa-gates {path} cannot be read ({said}); expected a list of gates as in "
+            "fixtures/gates"
+        ) from None
     if not isinstance(document, list):
         raise UsageError(f"{path}: expected a list of gates, got {type(document).__name__}")
     return tuple(

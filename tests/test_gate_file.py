@@ -74,8 +74,9 @@ def test_manners_and_expected_failures_are_read(tmp_path):
 )
 def test_mistakes_are_one_line(tmp_path, text, said):
     """A misspelt gate must not pass for a kept one."""
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=said) as caught:
         gates(tmp_path, text)
+    assert "\n" not in str(caught.value)
 
 
 def test_absent_file_is_one_line(tmp_path):
