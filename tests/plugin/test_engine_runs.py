@@ -90,7 +90,7 @@ def test_workers_share_one_server(runs):
     assert len(runs.pids()) == 2
     assert all_gone(runs.pids(), 1)
     log = runs.folder / "out/engines/tiny.log"
-    assert f"(engine python, log {log})" in output
+    assert f"(engine {Path(sys.executable).name}, log {log})" in output
     assert "ready" in log.read_text()
 
 
